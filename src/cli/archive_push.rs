@@ -1,0 +1,50 @@
+//! `archive-push`: what `archive_command` runs.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::Context;
+use crate::archive::push::{Destination, Request, push};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The WAL file, as Postgres gives it: archive_command = 'bygone archive-push %p'
+    path: PathBuf,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let cluster = context.cluster()?;
+    let mut repositories = Vec::new();
+    for repo in context.repos() {
+        match context.open(repo) {
+            Ok(repository) => repositories.push(Destination { repository: Arc::new(repository), required: repo.required }),
+            Err(error) if !repo.required => tracing::warn!(repo = repo.number, "not archived there: {error:#}"),
+            Err(error) => return Err(error),
+        }
+    }
+    let request = Request {
+        cluster: cluster.name.clone(),
+        data_directory: data_directory(&cluster.data_directory)?,
+        repositories,
+        parallel: context.config.archive.parallel,
+        batch: context.config.archive.batch,
+        timeout: context.config.archive.timeout,
+        notes: Some(context.config.cache.directory.join("archive-push").join(&cluster.name)),
+    };
+    let pushed = push(&request, &args.path)?;
+    tracing::info!(path = %args.path.display(), was_there = pushed.was_there, others = pushed.others, "archived");
+    if context.json {
+        super::report::print(&format!("{}\n", serde_json::json!({ "was_there": pushed.was_there, "others": pushed.others })));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Postgres runs `archive_command` and `restore_command` inside its data directory. That one counts, so that a copy of the server which kept the
+/// configuration is recognised; called from elsewhere, it is the configured one.
+pub(super) fn data_directory(configured: &Path) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().context("find the working directory")?;
+    Ok(if here.join("global/pg_control").exists() { here } else { configured.to_owned() })
+}

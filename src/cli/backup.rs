@@ -1,0 +1,163 @@
+//! `backup`: takes a full backup.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::report::print;
+use super::{Context, index};
+use crate::advice::Advice as _;
+use crate::archive::backup::{Report, Request};
+use crate::archive::watch::{Phase, Watch};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How much is copied
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = BackupType::Full)]
+    kind: BackupType,
+    /// Let the checkpoint at the start take its time (checkpoint_completion_target) instead of doing it at once
+    #[arg(long)]
+    spread_checkpoint: bool,
+    /// Files copied at a time [default: backup.parallel]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    parallel: Option<u16>,
+    /// Seconds to wait for a WAL segment to be archived at the end
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    archive_timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum BackupType {
+    Full,
+}
+
+/// Exit code where some repositories hold the backup and others do not.
+const PARTLY: u8 = 2;
+
+pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let BackupType::Full = args.kind;
+    let cluster = context.cluster()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second signal ends the program at once; nothing is lost by that but tidiness.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone()).context("catch signals")?;
+        signal_hook::flag::register(signal, stop.clone()).context("catch signals")?;
+    }
+    let repositories = context.repos().map(|repo| context.open(repo)).collect::<anyhow::Result<Vec<_>>>()?;
+    let bar = Bar::new();
+    let report = Request {
+        cluster: &cluster.name,
+        connection: &cluster.connection,
+        data_directory: &cluster.data_directory,
+        repositories: &repositories.iter().collect::<Vec<_>>(),
+        fast: !args.spread_checkpoint,
+        threads: args.parallel.map_or(context.config.backup_parallel, usize::from),
+        archive_timeout: Duration::from_secs(args.archive_timeout),
+        stop: &stop,
+        watch: &bar,
+    }
+    .run();
+    bar.0.finish_and_clear();
+    let report = report?;
+    print(&if context.json { as_json(&report) } else { as_text(&report) });
+    for repo in context.repos() {
+        // The backup is complete without; a view only takes longer to open.
+        if let Err(error) = index::in_repository(context, repo, &cluster.name, false) {
+            tracing::warn!("indexes of the WAL were not completed: {error:#}");
+        }
+    }
+    for (repository, error) in &report.failed {
+        tracing::error!(hint = error.hint(), "{repository} does not hold this backup: {error}");
+    }
+    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PARTLY) })
+}
+
+fn as_text(report: &Report) -> String {
+    let header = &report.header;
+    let seconds = header.stop_time.duration_since(header.start_time).as_secs().unsigned_abs();
+    let bad = match header.bad_pages {
+        0 => String::new(),
+        n => format!("; {n} pages have wrong checksums (listed above and in the manifest)"),
+    };
+    format!(
+        "backup {} of {}: {} in {}, stored in {}; WAL {} to {}{bad}\n",
+        header.label,
+        header.cluster,
+        HumanBytes(header.database_bytes),
+        HumanDuration(Duration::from_secs(seconds)),
+        HumanBytes(header.stored_bytes),
+        header.start_lsn,
+        header.stop_lsn,
+    )
+}
+
+fn as_json(report: &Report) -> String {
+    let header = &report.header;
+    let failed = report.failed.iter().map(|(repository, error)| json!({ "repository": repository, "error": error.to_string() }));
+    let value = json!({
+        "label": header.label.as_str(),
+        "type": "full",
+        "cluster": header.cluster,
+        "system_id": header.system_id.to_string(),
+        "start_time": header.start_time.to_string(),
+        "stop_time": header.stop_time.to_string(),
+        "start_lsn": header.start_lsn.to_string(),
+        "stop_lsn": header.stop_lsn.to_string(),
+        "timeline": header.timeline.0,
+        "database_bytes": header.database_bytes,
+        "stored_bytes": header.stored_bytes,
+        "bad_pages": header.bad_pages,
+        "warnings": header.warnings,
+        "stored_in": report.stored_in,
+        "failed": failed.collect::<Vec<_>>(),
+    });
+    format!("{value}\n")
+}
+
+/// A progress bar on a terminal, nothing elsewhere.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Bar {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is well-formed"));
+        Bar(bar)
+    }
+}
+
+impl Watch for Bar {
+    fn phase(&self, phase: Phase<'_>) {
+        tracing::info!(?phase, "backup");
+        match phase {
+            Phase::Preparing => self.0.set_message("preparing"),
+            Phase::Checkpoint => self.0.set_message("waiting for the server's checkpoint"),
+            Phase::Copying { bytes, files } => {
+                let template = "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta}";
+                self.0.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
+                self.0.set_length(bytes);
+                self.0.reset_elapsed();
+                self.0.set_message(format!("copying {files} files"));
+            }
+            Phase::WaitingForWal { segment } => self.0.set_message(format!("waiting for WAL segment {segment}")),
+            Phase::Finishing => self.0.set_message("writing the manifest"),
+        }
+    }
+
+    fn copied(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    fn warn(&self, message: &str) {
+        self.0.suspend(|| tracing::warn!("{message}"));
+    }
+}

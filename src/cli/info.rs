@@ -1,0 +1,147 @@
+//! `info`: what the repositories hold of a cluster.
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use indicatif::HumanBytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::report::{in_a_line, print};
+use crate::archive::archiver::{ArchiverState, archiver};
+use crate::repo::catalog::Catalog;
+use crate::repo::cluster::incarnations;
+use crate::repo::window::windows;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let cluster = context.cluster()?;
+    let mut documents = Vec::new();
+    let mut text = String::new();
+    for repo in context.repos() {
+        let repository = context.open(repo)?;
+        for folder in incarnations(&repository, &cluster.name)? {
+            let catalog = Catalog::read(&repository, &folder)?;
+            let key = repository.key_generation().map_or("not encrypted".to_owned(), |generation| format!("key generation {generation}"));
+            text += &format!("repository {} ({}), {key}\n", repo.number, repository.store().describe());
+            text += &as_text(&cluster.name, &catalog);
+            let mut document = as_json(&cluster.name, &catalog);
+            document["repository"] = json!(repo.number);
+            document["key_generation"] = json!(repository.key_generation());
+            documents.push(document);
+        }
+    }
+    let archiver = archiver(&cluster.connection);
+    text += &match &archiver {
+        Ok(state) => state.to_string(),
+        Err(error) => format!("archiving: not known, since the server cannot be asked ({error})\n"),
+    };
+    let archiver = archiver.map_or_else(|error| json!({ "error": error.to_string() }), |state| state_as_json(&state));
+    print(&if context.json { format!("{}\n", json!({ "repositories": documents, "archiver": archiver })) } else { text });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn state_as_json(state: &ArchiverState) -> Value {
+    json!({
+        "last_archived": state.last_archived,
+        "last_archived_time": state.last_archived_time,
+        "last_failed": state.last_failed,
+        "last_failed_time": state.last_failed_time,
+        "failed_count": state.failed_count,
+        "failing": state.is_failing(),
+    })
+}
+
+fn as_text(name: &str, catalog: &Catalog) -> String {
+    let identity = &catalog.identity;
+    let size = identity.wal_segment_size;
+    let mut text = format!("cluster {name}: system identifier {}, Postgres {}\n", identity.system_id, identity.major);
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(["backup", "ended", "timeline", "database", "stored", "consistent at", ""]);
+    for backup in &catalog.backups {
+        let bad = if backup.bad_pages > 0 { format!("{} bad pages", backup.bad_pages) } else { String::new() };
+        let (database, stored) = (HumanBytes(backup.database_bytes).to_string(), HumanBytes(backup.stored_bytes).to_string());
+        let ended = seconds(backup.stop_time);
+        table.add_row([backup.label.to_string(), ended, backup.timeline.to_string(), database, stored, backup.stop_lsn.to_string(), bad]);
+    }
+    text += &if catalog.backups.is_empty() { "no backups\n".to_owned() } else { format!("{table}\n") };
+    for unusable in &catalog.unusable {
+        text += &format!("backup {} cannot be used: {}\n", unusable.label, in_a_line(&unusable.error));
+    }
+    for (timeline, error) in &catalog.bad_histories {
+        text += &format!("{timeline:08X}.history cannot be used, so timeline {timeline} cannot be followed: {}\n", in_a_line(error));
+    }
+    for run in &catalog.wal {
+        let name = |no| crate::pg::WalSegment { timeline: run.timeline, no }.name(size);
+        text +=
+            &format!("WAL {} to {}: {} segments, {} stored\n", name(run.first), name(run.last), run.count(), HumanBytes(run.stored_bytes));
+    }
+    for gap in catalog.gaps() {
+        let name = |no| crate::pg::WalSegment { timeline: gap.timeline, no }.name(size);
+        text += &format!("WAL MISSING: {} to {}\n", name(gap.first), name(gap.last));
+    }
+    let (reachable, stranded) = windows(catalog);
+    for window in &reachable {
+        text += &format!(
+            "reachable: {} ({}) to what was archived by {} ({}) on timeline {}\n",
+            seconds(window.from_time),
+            window.from,
+            archived(window.archived),
+            window.to,
+            window.timeline
+        );
+    }
+    for stranded in &stranded {
+        text += &format!("backup {} is of no use: WAL segment {} is missing\n", stranded.backup, stranded.missing.name(size));
+    }
+    text
+}
+
+/// A time as a DBA writes it, and as `--at` takes it.
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+fn archived(time: SystemTime) -> String {
+    Timestamp::try_from(time).map_or_else(|_| "an unknown time".to_owned(), seconds)
+}
+
+fn as_json(name: &str, catalog: &Catalog) -> Value {
+    let size = catalog.identity.wal_segment_size;
+    let segment = |timeline, no| crate::pg::WalSegment { timeline, no }.name(size);
+    let backups = catalog.backups.iter().map(|b| {
+        json!({
+            "label": b.label.as_str(), "type": "full", "start_time": b.start_time.to_string(), "stop_time": b.stop_time.to_string(),
+            "start_lsn": b.start_lsn.to_string(), "stop_lsn": b.stop_lsn.to_string(), "timeline": b.timeline.0,
+            "database_bytes": b.database_bytes, "stored_bytes": b.stored_bytes, "bad_pages": b.bad_pages,
+        })
+    });
+    let unusable = catalog.unusable.iter().map(|u| json!({ "label": u.label, "error": in_a_line(&u.error) }));
+    let bad_histories = catalog.bad_histories.iter().map(|(timeline, e)| json!({ "timeline": timeline.0, "error": in_a_line(e) }));
+    let wal = catalog.wal.iter().map(|run| {
+        json!({ "timeline": run.timeline.0, "first": segment(run.timeline, run.first), "last": segment(run.timeline, run.last), "segments": run.count(), "stored_bytes": run.stored_bytes })
+    });
+    let gaps = catalog.gaps();
+    let gaps = gaps.iter().map(|gap| json!({ "first": segment(gap.timeline, gap.first), "last": segment(gap.timeline, gap.last) }));
+    let (reachable, _) = windows(catalog);
+    let reachable = reachable.iter().map(
+        |w| json!({ "timeline": w.timeline.0, "from": w.from.to_string(), "from_time": w.from_time.to_string(), "to": w.to.to_string(), "archived": archived(w.archived) }),
+    );
+    json!({
+        "cluster": name,
+        "system_id": catalog.identity.system_id.to_string(),
+        "major": catalog.identity.major.number(),
+        "wal_segment_size": size.bytes(),
+        "backups": backups.collect::<Vec<_>>(),
+        "unusable": unusable.collect::<Vec<_>>(),
+        "bad_histories": bad_histories.collect::<Vec<_>>(),
+        "wal": wal.collect::<Vec<_>>(),
+        "gaps": gaps.collect::<Vec<_>>(),
+        "reachable": reachable.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,157 @@
+//! Carries a [`Recipe`] out: the base page, then one record after another.
+//!
+//! From: `view::moment`, with a Recipe of `view::locate`.  To: `redo`; the copied pages and the records behind two traits.
+//! What always holds: the page's own Lsn is not past the moment, and its checksum is right where the cluster has them; else there is an error.
+
+use thiserror::Error;
+
+use crate::advice::Advice;
+use crate::pg::page::Page;
+use crate::pg::wal::Record;
+use crate::pg::wal::vm::HEAP_BLOCKS_PER_PAGE;
+use crate::pg::{BlockTag, Fork, Lsn, Major};
+use crate::redo::{self, Context, RedoError};
+use crate::view::locate::{Base, Recipe, Step};
+
+/// Where the parts of a page come from.
+pub trait Parts {
+    type Error;
+
+    /// A page as the backup copied it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read.
+    fn copied(&self, tag: BlockTag) -> Result<Page, Self::Error>;
+
+    /// The record that begins at `lsn`: hands it, decoded, to `apply`.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read.
+    fn record<T>(&self, lsn: Lsn, apply: impl FnOnce(&Record<'_>) -> T) -> Result<T, Self::Error>;
+}
+
+/// Why a page could not be rebuilt.
+#[derive(Debug, Error)]
+pub enum PageError<E: std::error::Error + 'static> {
+    #[error("{tag} cannot be rebuilt")]
+    Redo {
+        tag: BlockTag,
+        #[source]
+        source: RedoError,
+    },
+    #[error("{tag} would carry Lsn {lsn}, which is past the moment {until}")]
+    Future { tag: BlockTag, lsn: Lsn, until: Lsn },
+    #[error("{tag} was damaged when the backup copied it")]
+    BadChecksum { tag: BlockTag, stored: u16, computed: u16 },
+    #[error("{tag} cannot be rebuilt as of {until}")]
+    Part {
+        tag: BlockTag,
+        until: Lsn,
+        #[source]
+        source: E,
+    },
+}
+
+impl<E: std::error::Error + Advice + 'static> Advice for PageError<E> {
+    fn detail(&self) -> Option<String> {
+        match self {
+            PageError::BadChecksum { stored, computed, .. } => Some(format!("checksum says {stored:04x}, contents give {computed:04x}")),
+            PageError::Part { source, .. } => source.detail(),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            PageError::Redo { .. } | PageError::Future { .. } => {
+                Some("--replay=postgres lets Postgres itself replay the WAL; please report this.".to_owned())
+            }
+            PageError::BadChecksum { .. } => Some("An older backup may hold the page intact.".to_owned()),
+            PageError::Part { source, .. } => source.hint(),
+        }
+    }
+}
+
+/// What all pages of a moment share.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRules {
+    pub major: Major,
+    pub hint_bits_logged: bool,
+    /// The cluster has page checksums.
+    pub checksums: bool,
+    /// The moment.
+    pub until: Lsn,
+}
+
+/// Rebuilds the page that `recipe` describes.
+///
+/// # Errors
+/// [`PageError`]; a page that cannot be had exactly is never served.
+pub fn rebuild<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
+where
+    P::Error: std::error::Error + 'static,
+{
+    let tag = recipe.tag;
+    let mut page = run(parts, recipe, rules)?;
+    if page.lsn() > rules.until {
+        return Err(PageError::Future { tag, lsn: page.lsn(), until: rules.until });
+    }
+    if rules.checksums && !page.is_new() {
+        page.stamp_checksum(tag.block);
+    }
+    Ok(page)
+}
+
+fn run<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
+where
+    P::Error: std::error::Error + 'static,
+{
+    let tag = recipe.tag;
+    let part = |source| PageError::Part { tag, until: rules.until, source };
+    let mut page = match &recipe.base {
+        Base::Zeroes => Page::zeroed(),
+        Base::Copied(tag) => copied(parts, *tag, rules)?,
+        Base::Of(source) => run(parts, source, rules)?,
+    };
+    let context = Context { major: rules.major, hint_bits_logged: rules.hint_bits_logged };
+    for step in &recipe.steps {
+        match *step {
+            Step::Record { lsn, target } => {
+                parts
+                    .record(lsn, |record| redo::apply(&context, record, target, &mut page))
+                    .map_err(part)?
+                    .map_err(|source| PageError::Redo { tag, source })?;
+            }
+            Step::CutMap { heap_blocks, .. } => cut_map(&mut page, heap_blocks),
+        }
+    }
+    Ok(page)
+}
+
+/// A copied page. No record since the backup's start rebuilds it, so it cannot be one that was torn while it was copied.
+///
+/// Except in a visibility map, whose changes were not always logged with images: there redo reads a damaged page as zeroes (`vm_readbuf`).
+fn copied<P: Parts>(parts: &P, tag: BlockTag, rules: &PageRules) -> Result<Page, PageError<P::Error>>
+where
+    P::Error: std::error::Error + 'static,
+{
+    let page = parts.copied(tag).map_err(|source| PageError::Part { tag, until: rules.until, source })?;
+    if !rules.checksums || page.is_new() || page.checksum_is_valid(tag.block) {
+        return Ok(page);
+    }
+    if tag.fork == Fork::Vm {
+        return Ok(Page::zeroed());
+    }
+    Err(PageError::BadChecksum { tag, stored: page.stored_checksum(), computed: page.checksum(tag.block) })
+}
+
+/// Clears the bits of heap blocks from `heap_blocks` on, two bits each after the 24 bytes of the page header (visibilitymap.c).
+fn cut_map(page: &mut Page, heap_blocks: u32) {
+    if page.is_new() {
+        return;
+    }
+    let inside = (heap_blocks % HEAP_BLOCKS_PER_PAGE) as usize;
+    let at = 24 + inside / 4;
+    page.0[at] &= (1u8 << (inside % 4 * 2)) - 1;
+    page.0[at + 1..].fill(0);
+}
