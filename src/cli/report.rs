@@ -25,8 +25,10 @@ pub(super) fn print(text: &str) {
 /// Logs go to standard error: warnings and errors always, more with `-v`; `BYGONE_LOG` takes a filter such as `info,bygone::store=trace`.
 pub(super) fn start_logging(verbose: u8) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-    // fuser warns when it finds that we have unmounted already.
-    let chosen = format!("warn,fuser=error,bygone={level},bygone_mount={level}");
+    // fuser warns when it finds that we have unmounted already. It calls it an error if nobody waits for an answer any more, because the reader
+    // was killed or the mount has ended: nothing is wrong then.
+    let answers = if verbose == 0 { "off" } else { "error" };
+    let chosen = format!("warn,fuser=error,fuser::reply={answers},bygone={level},bygone_mount={level}");
     let filter =
         std::env::var("BYGONE_LOG").ok().and_then(|filter| EnvFilter::try_new(filter).ok()).unwrap_or_else(|| EnvFilter::new(chosen));
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
