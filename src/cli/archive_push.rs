@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::Context;
+use super::{Context, heap};
 use crate::archive::push::{Destination, Request, push};
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+    heap::keep();
     let cluster = context.cluster()?;
     let mut repositories = Vec::new();
     for repo in context.repos() {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::{Span, Timestamp, Unit};
 use thiserror::Error;
 
 use crate::advice::Advice;
@@ -100,32 +100,13 @@ impl Moment {
                 _ => Err(unknown()),
             };
         }
-        if let Some(amount) = text.strip_suffix(" ago") {
-            let past = ago(amount).ok_or_else(unknown)?;
-            return now.checked_sub(past).map(Moment::Time).map_err(|_| unknown());
+        if text.ends_with(" ago") {
+            let back: Span = text.parse().map_err(|_| unknown())?;
+            let then = now.to_zoned_datetime(TimeZone::UTC).checked_add(back).map_err(|_| unknown())?;
+            return Ok(Moment::Time(then.timestamp()));
         }
         time(text).map(Moment::Time)
     }
-}
-
-/// `10 minutes`, `1 h 30 min`.
-fn ago(amount: &str) -> Option<SignedDuration> {
-    let mut words = amount.split_whitespace().peekable();
-    words.peek()?;
-    let mut sum = SignedDuration::ZERO;
-    while let Some(number) = words.next() {
-        let number: i64 = number.parse().ok().filter(|n| *n >= 0)?;
-        let seconds = match words.next()?.trim_end_matches('s') {
-            "" | "sec" | "second" => 1,
-            "m" | "min" | "minute" => 60,
-            "h" | "hour" => 3600,
-            "d" | "day" => 86_400,
-            "w" | "week" => 604_800,
-            _ => return None,
-        };
-        sum = sum.checked_add(SignedDuration::from_secs(number.checked_mul(seconds)?))?;
-    }
-    Some(sum)
 }
 
 fn time(text: &str) -> Result<Timestamp, MomentError> {
@@ -215,6 +196,9 @@ mod tests {
         assert_eq!(parse("10 minutes ago"), time("2026-04-30T14:50:00Z"));
         assert_eq!(parse("1 h 30 min ago"), time("2026-04-30T13:30:00Z"));
         assert_eq!(parse("2 days ago"), time("2026-04-28T15:00:00Z"));
+        assert_eq!(parse("5m ago"), time("2026-04-30T14:55:00Z"));
+        assert_eq!(parse("1h30m ago"), time("2026-04-30T13:30:00Z"));
+        assert_eq!(parse("1 week ago"), time("2026-04-23T15:00:00Z"));
     }
 
     #[test]
@@ -229,7 +213,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_the_ways_to_say_it() {
-        for text in ["", "yesterday", "lsn:x", "xid:-1", "name:", "foo:bar", "ago", "-5 minutes ago", "5 parsecs ago", "14:30"] {
+        for text in ["", "yesterday", "lsn:x", "xid:-1", "name:", "foo:bar", "ago", "-5 minutes ago", "5 ago", "5 parsecs ago", "14:30"] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, MomentError::Unknown { .. }) && error.hint().is_some(), "{text}");
         }
