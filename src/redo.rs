@@ -11,6 +11,7 @@ mod brin;
 mod btree;
 mod change;
 mod data;
+mod fault;
 mod generic;
 mod gin;
 mod gist;
@@ -33,7 +34,8 @@ use crate::pg::page::Page;
 use crate::pg::wal::{Record, Rmgr};
 use crate::pg::{BlockNo, BlockTag, Fork, Lsn, Major, RelFileLocator};
 
-use change::{Change, Fault, Stamp};
+use change::{Change, Stamp};
+use fault::Fault;
 
 /// What redo must know of the cluster besides the record.
 #[derive(Debug, Clone, Copy)]

@@ -21,7 +21,7 @@ use fuser::{MountOption, SessionACL};
 
 use self::adapter::Adapter;
 use crate::error::FsError;
-use crate::mount::Options;
+use crate::options::Options;
 use crate::overlay::Overlay;
 use crate::pool::{Deadlines, Pool};
 use crate::stats::Counters;

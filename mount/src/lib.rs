@@ -8,12 +8,14 @@
 mod error;
 mod fuse;
 mod mount;
+mod options;
 mod overlay;
 mod pool;
 mod source;
 mod stats;
 
-pub use mount::{Mount, MountError, MountHandle, Options, OverlayOptions, unmount};
+pub use mount::{Mount, MountError, MountHandle, unmount};
+pub use options::{Options, OverlayOptions};
 pub use overlay::Owner;
 pub use source::{Attr, Entry, FileId, Keep, Kind, Source, SourceError};
 pub use stats::Stats;

@@ -4,10 +4,16 @@
 #![expect(clippy::print_stderr, reason = "this is where messages are printed")]
 
 use std::error::Error;
+use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 
+use rustix::io::Errno;
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
+use tracing::field::Field;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::advice::Advice;
 
@@ -25,14 +31,37 @@ pub(super) fn print(text: &str) {
 /// Logs go to standard error: warnings and errors always, more with `-v`; `BYGONE_LOG` takes a filter such as `info,bygone::store=trace`.
 pub(super) fn start_logging(verbose: u8) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-    // fuser warns when it finds that we have unmounted already. It calls it an error if nobody waits for an answer any more, because the reader
-    // was killed or the mount has ended: nothing is wrong then.
-    let answers = if verbose == 0 { "off" } else { "error" };
-    let chosen = format!("warn,fuser=error,fuser::reply={answers},bygone={level},bygone_mount={level}");
+    // fuser warns when it finds that we have unmounted already.
+    let chosen = format!("warn,fuser=error,bygone={level},bygone_mount={level}");
     let filter =
         std::env::var("BYGONE_LOG").ok().and_then(|filter| EnvFilter::try_new(filter).ok()).unwrap_or_else(|| EnvFilter::new(chosen));
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).with_target(verbose > 1).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(verbose > 1);
+    tracing_subscriber::registry().with(lines.with_filter(Awaited)).with(filter).init();
+}
+
+/// Leaves out what fuser calls an error though nothing is wrong: that nobody waits for an answer any more, because the reader was killed (ENOENT) or the
+/// mount has ended (ENODEV).
+struct Awaited;
+
+impl<S: Subscriber> Filter<S> for Awaited {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        let mut unawaited = false;
+        event.record(&mut |field: &Field, value: &dyn fmt::Debug| {
+            unawaited |= field.name() == "message" && is_unawaited(&format!("{value:?}"));
+        });
+        !unawaited
+    }
+}
+
+/// As fuser words it; the operating system's number stands at the end.
+fn is_unawaited(message: &str) -> bool {
+    message.starts_with("Failed to send FUSE reply: ")
+        && [Errno::NOENT, Errno::NODEV].iter().any(|errno| message.ends_with(&format!("(os error {})", errno.raw_os_error())))
 }
 
 /// Prints an error once, with all its causes; as one JSON object if a program asked.
@@ -140,5 +169,13 @@ mod tests {
         let told = Told::of(&Err::<(), _>(full).context("write").unwrap_err());
         assert_eq!(told.message, "write: /r is full, k was not written");
         assert!(told.hint.is_some());
+    }
+
+    #[test]
+    fn only_answers_that_nobody_waits_for_are_left_out() {
+        let failed = |errno: i32| format!("Failed to send FUSE reply: {}", std::io::Error::from_raw_os_error(errno));
+        assert!(is_unawaited(&failed(2)) && is_unawaited(&failed(19)));
+        assert!(!is_unawaited(&failed(22)), "the kernel refused it: the reader sees an I/O error");
+        assert!(!is_unawaited(&std::io::Error::from_raw_os_error(2).to_string()));
     }
 }

@@ -6,8 +6,9 @@
 
 use crate::pg::page::{HEADER_LEN, Page, Placement};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
 use super::data::Data;
+use super::fault::Fault;
 use super::index::{NO_POINTER, item_pointer};
 
 /// The opcode; the bit above it says that the regular page is made anew.

@@ -10,8 +10,9 @@ mod tuple;
 use crate::pg::Major;
 use crate::pg::page::{HEADER_LEN, Page, Placement};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
 use super::data::Data;
+use super::fault::Fault;
 
 const INSERT_LEAF: u8 = 0x00;
 const INSERT_UPPER: u8 = 0x10;

@@ -1,11 +1,12 @@
 //! What every redo routine is given and what it gives back.
 
-use crate::pg::page::{Page, PageError};
+use crate::pg::page::Page;
 use crate::pg::wal::image::BadImage;
 use crate::pg::wal::{BlockRef, Image, Record};
 use crate::pg::{BlockNo, Major};
 
 use super::data::Data;
+use super::fault::Fault;
 
 /// One record meeting one block: all that a redo routine may look at besides the page.
 pub(crate) struct Change<'r, 'a> {
@@ -45,21 +46,6 @@ pub(crate) enum Stamp {
     Lsn,
     /// Native redo leaves the Lsn as it was.
     Keep,
-}
-
-/// Why a routine gave up; `apply` adds where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// No routine for this operation, in this version.
-    Unsupported,
-    /// Record and page do not fit together.
-    Damaged(&'static str),
-}
-
-impl From<PageError> for Fault {
-    fn from(error: PageError) -> Fault {
-        Fault::Damaged(error.0)
-    }
 }
 
 /// Replaces the page by a full-page image (`RestoreBlockImage`). The Lsn in it is still the old one.

@@ -1,6 +1,6 @@
 //! Reads a record's data front to back; running out of bytes is a [`Fault`].
 
-use super::change::Fault;
+use super::fault::Fault;
 
 /// What is left of a record's main data or of one block's data. Numbers are little-endian.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,8 @@
 
 use crate::pg::page::Page;
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
+use super::fault::Fault;
 
 /// Each run is an offset, a length and that many bytes; afterwards the hole is zeroed, because the sender compared pages without it.
 pub(super) fn redo(change: &Change<'_, '_>, page: &mut Page) -> Result<Stamp, Fault> {

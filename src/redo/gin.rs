@@ -10,8 +10,9 @@ mod recompress;
 use crate::pg::BlockNo;
 use crate::pg::page::{HEADER_LEN, Page, Placement};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
 use super::data::Data;
+use super::fault::Fault;
 use super::index::{NO_BLOCK, append_tuples, block_id, change_flags, check_special, item_pointer, take_tuple};
 
 const CREATE_PTREE: u8 = 0x10;

@@ -6,7 +6,8 @@ use crate::pg::page::{HEADER_LEN, Page};
 use crate::pg::wal::Record;
 use crate::pg::{BlockNo, Lsn, Major};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
+use super::fault::Fault;
 use super::index::{NO_BLOCK, append_tuples, change_flags, check_special, take_tuple};
 
 const PAGE_UPDATE: u8 = 0x00;

@@ -10,8 +10,9 @@ use crate::pg::page::{HEADER_LEN, Page, Placement, max_align};
 use crate::pg::wal::Record;
 use crate::pg::{BlockNo, Major};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
 use super::data::Data;
+use super::fault::Fault;
 use super::index::{NO_BLOCK, change_flags, check_special, tuple_len};
 
 const INIT_META_PAGE: u8 = 0x00;

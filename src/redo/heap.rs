@@ -5,8 +5,9 @@
 use crate::pg::page::{ALL_VISIBLE, Page};
 use crate::pg::{BlockNo, Fork};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
 use super::data::Data;
+use super::fault::Fault;
 use super::tuple::{NewHeader, Tuple};
 use super::vm;
 

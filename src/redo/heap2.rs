@@ -6,8 +6,9 @@ use crate::pg::page::{ALL_VISIBLE, ItemId, Page};
 use crate::pg::wal::{BlockRef, Record, vm as map};
 use crate::pg::{Fork, Major};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
 use super::data::Data;
+use super::fault::Fault;
 use super::heap::{INIT_PAGE, VISIBLE_CLEARED};
 use super::tuple::{NewHeader, Tuple};
 use super::vm;

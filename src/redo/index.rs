@@ -5,8 +5,8 @@
 use crate::pg::BlockNo;
 use crate::pg::page::{Page, Placement};
 
-use super::change::Fault;
 use super::data::Data;
+use super::fault::Fault;
 
 /// `InvalidBlockNumber`.
 pub(super) const NO_BLOCK: BlockNo = BlockNo::MAX;

@@ -2,7 +2,8 @@
 
 use crate::pg::page::{Page, Placement};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
+use super::fault::Fault;
 
 const LOG: u8 = 0x00;
 /// `SEQ_MAGIC`, all there is in a sequence's special space.

@@ -10,8 +10,9 @@ mod tuple;
 use crate::pg::Major;
 use crate::pg::page::{Page, Placement};
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
 use super::data::Data;
+use super::fault::Fault;
 use super::index::{NO_POINTER, check_special};
 use tuple::{Stub, add_or_replace, init, set_next_offset, take_leaf, update_node_link};
 

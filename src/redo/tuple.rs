@@ -3,8 +3,8 @@
 use crate::pg::BlockNo;
 use crate::pg::page::{Page, Placement};
 
-use super::change::Fault;
 use super::data::Data;
+use super::fault::Fault;
 
 /// `SizeofHeapTupleHeader`.
 pub(super) const HEADER_LEN: usize = 23;

@@ -9,7 +9,8 @@ use crate::pg::wal::Record;
 use crate::pg::wal::vm::{self, VmClear};
 
 use super::Effect;
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
+use super::fault::Fault;
 
 /// Where the two bits of a heap block lie in its map page: byte, and shift inside it.
 fn place(heap_block: BlockNo) -> (usize, u32) {

@@ -2,7 +2,8 @@
 
 use crate::pg::page::Page;
 
-use super::change::{Change, Fault, Stamp};
+use super::change::{Change, Stamp};
+use super::fault::Fault;
 
 const FPI_FOR_HINT: u8 = 0xA0;
 

@@ -10,6 +10,7 @@
 mod client;
 mod error;
 mod retry;
+pub mod settings;
 mod upload;
 
 use std::collections::BTreeSet;
@@ -25,10 +26,10 @@ use aws_sdk_s3::types::Object;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Runtime;
 
-use super::settings::S3Settings;
 use super::{Meta, Store, StoreError, Upload, key};
 use error::Failure;
 use retry::Retry;
+use settings::S3Settings;
 use upload::S3Upload;
 
 /// The metadata field with the token of an object's writer.

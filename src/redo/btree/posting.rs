@@ -1,7 +1,8 @@
 //! Posting lists: one key with many heap addresses (nbtdedup.c).
 
 use crate::pg::page::{Page, Placement};
-use crate::redo::change::{Change, Fault};
+use crate::redo::change::Change;
+use crate::redo::fault::Fault;
 
 use super::tuple::{self, Posting, TID_LEN};
 use super::{HIGH_KEY, OPAQUE_LEN, first_data_key, flags, set_flags};

@@ -1,8 +1,9 @@
 //! Page splits: the left half is rebuilt from the old page, the right one from the record (nbtxlog.c `btree_xlog_split`).
 
 use crate::pg::page::{Page, Placement};
-use crate::redo::change::{Change, Fault};
+use crate::redo::change::Change;
 use crate::redo::data::Data;
+use crate::redo::fault::Fault;
 
 use super::posting::{empty_copy, swap};
 use super::{CYCLE_ID, HIGH_KEY, INCOMPLETE_SPLIT, LEAF, NEXT, NO_BLOCK, first_data_key, init, set_flags, set_opaque, tuple};

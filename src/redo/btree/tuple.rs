@@ -3,8 +3,8 @@
 //! With `ALT_TID` set the address means something else: a downlink, or where a posting list begins and how long it is.
 
 use crate::pg::page::max_align;
-use crate::redo::change::Fault;
 use crate::redo::data::Data;
+use crate::redo::fault::Fault;
 
 /// `sizeof(IndexTupleData)`.
 const HEADER_LEN: usize = 8;

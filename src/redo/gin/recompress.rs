@@ -6,8 +6,8 @@
 
 use crate::pg::page::Page;
 
-use super::super::change::Fault;
 use super::super::data::Data;
+use super::super::fault::Fault;
 use super::super::index::{change_flags, check_special};
 use super::posting::{self, Item};
 use super::{COMPRESSED, CONTENT, DATA, FLAGS, LEAF, MAX_OFF, SPECIAL, set_content};

@@ -3,8 +3,8 @@
 use crate::pg::BlockNo;
 use crate::pg::page::{HEADER_LEN, Page};
 
-use super::super::change::Fault;
 use super::super::data::Data;
+use super::super::fault::Fault;
 use super::super::index::{NO_BLOCK, check_special};
 use super::{META, NO_BUCKET, SPECIAL, init_page};
 

@@ -3,8 +3,9 @@
 use crate::pg::BlockNo;
 use crate::pg::page::Page;
 
-use super::super::change::{Change, Fault};
+use super::super::change::Change;
 use super::super::data::Data;
+use super::super::fault::Fault;
 use super::tuple::{Stub, add_or_replace, init, replace, replace_inner, take_inner, take_leaf, update_node_link};
 use super::{NULLS, State, leaf_flags};
 

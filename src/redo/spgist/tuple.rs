@@ -6,8 +6,8 @@
 use crate::pg::BlockNo;
 use crate::pg::page::{Page, Placement};
 
-use super::super::change::Fault;
 use super::super::data::Data;
+use super::super::fault::Fault;
 use super::super::index::{NO_POINTER, item_pointer, tuple_len};
 use super::{PAGE_ID, PLACEHOLDERS, REDIRECTS, SPGIST_PAGE_ID, State};
 

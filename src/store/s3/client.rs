@@ -15,8 +15,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 
-use super::super::settings::S3Settings;
 use super::error::Failure;
+use super::settings::S3Settings;
 
 /// Where a service of its own does not care, SigV4 still wants a region to sign for.
 const REGION_OF_NO_IMPORTANCE: &str = "us-east-1";

@@ -284,8 +284,11 @@ fn every_moment_equals_recovery(row: &Row, count: usize) {
     eprintln!("Postgres {}, {} MB segments: BYGONE_TEST_SEED={seed}", row.major, row.segment_mb);
     let mut dice = Dice(seed);
     let past = stormy_past(row, &mut dice, duration(count));
+    let since = Instant::now();
     past.here();
+    eprintln!("archived in {:.1?}", since.elapsed());
     let oracle = Oracle::new(&past.world, &past.cluster, &past.repository, &past.label);
+    eprintln!("unpacked, {:.1?} since the storm", since.elapsed());
     let start = past.repository.manifest(&past.cluster, &past.label).header.start_lsn;
     let newest = oracle.newest_path();
     let mut ways = vec![Way { timeline: None, notable: oracle.notable(start, newest.clone()) }];
