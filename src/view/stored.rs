@@ -4,9 +4,10 @@
 //! Neighbouring chunks that are missing are fetched in one request; a chunk that somebody else is fetching already is waited for.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,11 +21,17 @@ use crate::view::spare::{Lost, Spares};
 /// Memory for decoded chunks, bytes.
 pub const CHUNK_MEMORY_BYTES: usize = 64 << 20;
 
+/// Asked once: it takes Rust three files of /proc and /sys to find out.
+pub(super) static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+
 /// A repository that does not answer is not asked again for so long, if there are others.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A store that takes longer than this for a request is asked several things at a time. A directory does not: decoding takes longest there.
+/// A store that takes longer than this for a request is asked more things at a time than there are cores. A directory does not: decoding takes longest
+/// there.
 const SLOW_US: u64 = 2000;
+/// So many runs of chunks are worth another thread's start where decoding takes longest.
+const RUNS_PER_THREAD: usize = 2;
 /// So many things at a time.
 const MAX_REQUESTS: usize = 16;
 /// So many chunks that nobody wants are fetched rather than asking twice.
@@ -184,10 +191,12 @@ impl StoredObjects {
                 }
             }
         };
-        if runs.len() < 2 || self.latency_us.load(Ordering::Relaxed) < SLOW_US {
-            return work();
-        }
-        std::thread::scope(|scope| (0..runs.len().min(MAX_REQUESTS)).for_each(|_| drop(scope.spawn(work))));
+        let is_slow = self.latency_us.load(Ordering::Relaxed) >= SLOW_US;
+        let threads = if is_slow { runs.len().min(MAX_REQUESTS) } else { (runs.len() / RUNS_PER_THREAD).min(*CORES) };
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
     }
 
     /// Does `work` on every item, several at a time; gives the results in their order. For work that waits for the store.

@@ -6,8 +6,6 @@
 //! Memory: the chunks of a step for each core. No lock is held over a fetch.
 
 use std::cell::RefCell;
-use std::num::NonZero;
-use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
 use super::error::{MomentError, PartError};
@@ -20,7 +18,7 @@ use crate::view::content::RelationContent;
 use crate::view::file_class::RelationFile;
 use crate::view::locate::{Base, Recipe, Step};
 use crate::view::page::{PageError, Parts, rebuild};
-use crate::view::stored::StoredStream;
+use crate::view::stored::{CORES, StoredStream};
 use crate::view::wal::Segments;
 
 /// So many pages are worth another thread's start.
@@ -28,9 +26,6 @@ const PAGES_PER_THREAD: usize = 16;
 
 /// Pages looked at to see whether a range has changed.
 const SAMPLES: usize = 4;
-
-/// Asked once: it takes Rust three files of /proc and /sys to find out.
-static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
 
 /// Chunks fetched together for one thread: 4 MiB at most.
 const CHUNKS_AHEAD: usize = 32;
