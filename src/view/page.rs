@@ -1,4 +1,4 @@
-//! Carries a [`Recipe`] out: the base page, then one record after another.
+//! Carries [`Recipe`]s out: the base pages, then one record after another.
 //!
 //! From: `view::moment`, with a Recipe of `view::locate`.  To: `redo`; the copied pages and the records behind two traits.
 //! What always holds: the page's own Lsn is not past the moment, and its checksum is right where the cluster has them; else there is an error.
@@ -22,6 +22,9 @@ pub trait Parts {
     /// # Errors
     /// Whatever keeps it from being read.
     fn copied(&self, tag: BlockTag) -> Result<Page, Self::Error>;
+
+    /// Told which records are wanted next, in rising order; may get some of them together. Gives how many it did.
+    fn ahead(&self, lsns: &mut dyn Iterator<Item = Lsn>) -> usize;
 
     /// The record that begins at `lsn`: hands it, decoded, to `apply`.
     ///
@@ -83,49 +86,64 @@ pub struct PageRules {
     pub until: Lsn,
 }
 
-/// Rebuilds the page that `recipe` describes.
+/// Rebuilds the pages that `recipes` describe, all of them in one way through the WAL: what holds records of several is looked at once.
 ///
 /// # Errors
-/// [`PageError`]; a page that cannot be had exactly is never served.
-pub fn rebuild<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
+/// [`PageError`], of the first page that cannot be had exactly: none is served then.
+pub fn rebuild<P: Parts>(parts: &P, recipes: &[&Recipe], rules: &PageRules) -> Result<Vec<Page>, PageError<P::Error>>
 where
     P::Error: std::error::Error + 'static,
 {
-    let tag = recipe.tag;
-    let mut page = run(parts, recipe, rules)?;
-    if page.lsn() > rules.until {
-        return Err(PageError::Future { tag, lsn: page.lsn(), until: rules.until });
-    }
-    if rules.checksums && !page.is_new() {
-        page.stamp_checksum(tag.block);
-    }
-    Ok(page)
-}
-
-fn run<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
-where
-    P::Error: std::error::Error + 'static,
-{
-    let tag = recipe.tag;
-    let part = |source| PageError::Part { tag, until: rules.until, source };
-    let mut page = match &recipe.base {
-        Base::Zeroes => Page::zeroed(),
-        Base::Copied(tag) => copied(parts, *tag, rules)?,
-        Base::Of(source) => run(parts, source, rules)?,
-    };
-    let context = Context { major: rules.major, hint_bits_logged: rules.hint_bits_logged };
-    for step in &recipe.steps {
-        match *step {
-            Step::Record { lsn, target } => {
-                parts
-                    .record(lsn, |record| redo::apply(&context, record, target, &mut page))
-                    .map_err(part)?
-                    .map_err(|source| PageError::Redo { tag, source })?;
-            }
-            Step::CutMap { heap_blocks, .. } => cut_map(&mut page, heap_blocks),
+    let mut pages = run(parts, recipes, rules)?;
+    for (page, Recipe { tag, .. }) in pages.iter_mut().zip(recipes) {
+        if page.lsn() > rules.until {
+            return Err(PageError::Future { tag: *tag, lsn: page.lsn(), until: rules.until });
+        }
+        if rules.checksums && !page.is_new() {
+            page.stamp_checksum(tag.block);
         }
     }
-    Ok(page)
+    Ok(pages)
+}
+
+fn run<P: Parts>(parts: &P, recipes: &[&Recipe], rules: &PageRules) -> Result<Vec<Page>, PageError<P::Error>>
+where
+    P::Error: std::error::Error + 'static,
+{
+    let mut pages = recipes.iter().map(|recipe| base(parts, recipe, rules)).collect::<Result<Vec<Page>, _>>()?;
+    let steps = recipes.iter().zip(0..).flat_map(|(recipe, of)| recipe.steps.iter().map(move |step| (step, of)));
+    let mut steps: Vec<(&Step, usize)> = steps.collect();
+    // Steps of one page at one position stay in their order.
+    steps.sort_by_key(|(step, of)| (step.lsn(), *of));
+    let context = Context { major: rules.major, hint_bits_logged: rules.hint_bits_logged };
+    let mut brought = 0;
+    for (i, (step, of)) in steps.iter().enumerate() {
+        if i == brought {
+            brought += parts.ahead(&mut steps[i..].iter().map(|(step, _)| step.lsn())).max(1);
+        }
+        let (tag, page) = (recipes[*of].tag, &mut pages[*of]);
+        match **step {
+            Step::Record { lsn, target } => {
+                parts
+                    .record(lsn, |record| redo::apply(&context, record, target, page))
+                    .map_err(|source| PageError::Part { tag, until: rules.until, source })?
+                    .map_err(|source| PageError::Redo { tag, source })?;
+            }
+            Step::CutMap { heap_blocks, .. } => cut_map(page, heap_blocks),
+        }
+    }
+    Ok(pages)
+}
+
+fn base<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
+where
+    P::Error: std::error::Error + 'static,
+{
+    match &recipe.base {
+        Base::Zeroes => Ok(Page::zeroed()),
+        Base::Copied(tag) => copied(parts, *tag, rules),
+        Base::Of(source) => Ok(run(parts, &[source], rules)?.remove(0)),
+    }
 }
 
 /// A copied page. No record since the backup's start rebuilds it, so it cannot be one that was torn while it was copied.

@@ -21,16 +21,13 @@ use crate::view::spare::{Lost, Spares};
 /// Memory for decoded chunks, bytes.
 pub const CHUNK_MEMORY_BYTES: usize = 64 << 20;
 
-/// Asked once: it takes Rust three files of /proc and /sys to find out.
-pub(super) static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
-
 /// A repository that does not answer is not asked again for so long, if there are others.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// A store that takes longer than this for a request is asked more things at a time than there are cores. A directory does not: decoding takes longest
 /// there.
 const SLOW_US: u64 = 2000;
-/// So many runs of chunks are worth another thread's start where decoding takes longest.
+/// So many chunks, or runs of them, are worth another thread's start where decoding takes longest.
 const RUNS_PER_THREAD: usize = 2;
 /// So many things at a time.
 const MAX_REQUESTS: usize = 16;
@@ -183,19 +180,12 @@ impl StoredObjects {
                 _ => runs.push((stream, chunk..chunk + 1)),
             }
         }
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some((stream, run)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = stream.bring(run.clone()) {
-                    tracing::debug!(%error, "not brought ahead");
-                }
-            }
-        };
         let is_slow = self.latency_us.load(Ordering::Relaxed) >= SLOW_US;
-        let threads = if is_slow { runs.len().min(MAX_REQUESTS) } else { (runs.len() / RUNS_PER_THREAD).min(*CORES) };
-        std::thread::scope(|scope| {
-            (1..threads).for_each(|_| drop(scope.spawn(work)));
-            work();
+        let threads = if is_slow { runs.len().min(MAX_REQUESTS) } else { decoders(runs.len()) };
+        side_by_side(threads, &runs, |(stream, run)| {
+            if let Err(error) = stream.bring(run.clone()) {
+                tracing::debug!(%error, "not brought ahead");
+            }
         });
     }
 
@@ -225,6 +215,27 @@ impl StoredObjects {
             true
         })
     }
+}
+
+/// How many threads are worth the while to decode so many chunks.
+pub(super) fn decoders(chunks: usize) -> usize {
+    /// Asked once: it takes Rust three files of /proc and /sys to find out.
+    static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    (chunks / RUNS_PER_THREAD).min(*CORES)
+}
+
+/// Does `work` on every item, on so many threads, of which the caller's is one. In no order.
+pub(super) fn side_by_side<I: Sync>(threads: usize, items: &[I], work: impl Fn(&I) + Sync) {
+    let next = AtomicUsize::new(0);
+    let until_done = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(item);
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| drop(scope.spawn(until_done)));
+        until_done();
+    });
 }
 
 impl StoredStream {

@@ -14,6 +14,7 @@ use crate::view::chunks::ChunkCache;
 use crate::view::index_memory::{IndexMemory, Known};
 use crate::view::locate::Reference;
 use crate::view::scan::ScannedIndex;
+use crate::view::stored::{decoders, side_by_side};
 use crate::view::wal::ArchivedWal;
 
 /// Memory for what chunks of WAL mention: some 40 KiB for each.
@@ -48,6 +49,11 @@ impl ReferenceMemory {
         &self.0.indexes
     }
 }
+
+/// Of so many chunks what they mention is found out together.
+const CHUNKS_TOGETHER: usize = 32;
+/// So many entries of blocks in chunks are looked into together: some MB of references at worst.
+const MAX_ENTRIES: usize = 4096;
 
 /// All that is known of the records from the backup on.
 #[derive(Debug)]
@@ -90,11 +96,7 @@ impl References {
                 }
                 Source::Chunk(entry) => {
                     let all = self.mentions(wal, entry.chunk)?;
-                    let of_tag = &all[all.partition_point(|(t, _)| *t < tag)..];
-                    let of_tag = &of_tag[..of_tag.partition_point(|(t, _)| *t == tag)];
-                    if of_tag.is_empty() {
-                        return Err(MomentError::Index { tag, at: entry.chunk.start() });
-                    }
+                    let of_tag = mentions_of(&all, tag, entry.chunk)?;
                     newest_first.extend(of_tag.iter().rev().map(|(_, reference)| *reference).filter(|r| begin.contains(&r.lsn)));
                 }
             }
@@ -102,6 +104,62 @@ impl References {
         })?;
         newest_first.reverse();
         Ok(newest_first)
+    }
+
+    /// [`References::find`] for several blocks in one way through the WAL: a chunk that speaks of many of them is decoded once. Of so many of the first ones
+    /// (at least one) as have entries for some [`MAX_ENTRIES`] chunks. `bring` is told which chunks are wanted next.
+    pub(super) fn find_all(
+        &self,
+        wal: &ArchivedWal,
+        asked: &[(BlockTag, Range<Lsn>)],
+        bring: &dyn Fn(&[WalChunk]),
+    ) -> Result<Vec<Vec<Reference>>, MomentError> {
+        let (mut found, mut promised): (Vec<Vec<Reference>>, Vec<bool>) = (Vec::new(), Vec::new());
+        let mut wanted: Vec<(WalChunk, usize, Range<Lsn>)> = Vec::new();
+        for (of, (tag, begin)) in asked.iter().enumerate() {
+            let (mut here, mut rebuilds): (Vec<Reference>, bool) = (Vec::new(), false);
+            self.each_source(*tag, begin, &mut |source, begin| {
+                Ok(match source {
+                    Source::Scanned(index) => {
+                        let before = here.len();
+                        here.extend(index.references(*tag, begin.start, begin.end));
+                        !here[before..].iter().any(|reference| reference.self_contained)
+                    }
+                    Source::Chunk(entry) => {
+                        wanted.push((entry.chunk, of, begin.clone()));
+                        rebuilds = entry.rebuilds;
+                        !rebuilds
+                    }
+                })
+            })?;
+            found.push(here);
+            promised.push(rebuilds);
+            if wanted.len() >= MAX_ENTRIES {
+                break;
+            }
+        }
+        wanted.sort_unstable_by_key(|(chunk, of, _)| (*chunk, *of));
+        let by_chunk: Vec<_> = wanted.chunk_by(|a, b| a.0 == b.0).collect();
+        for some in by_chunk.chunks(CHUNKS_TOGETHER) {
+            let mut missing: Vec<WalChunk> = some.iter().map(|entries| entries[0].0).collect();
+            missing.retain(|chunk| !self.memory.0.mentions.has(&(self.timeline, *chunk)));
+            bring(&missing);
+            // What cannot be read is met again below.
+            side_by_side(decoders(missing.len()), &missing, |chunk| drop(self.mentions(wal, *chunk)));
+            for (chunk, of, begin) in some.iter().copied().flatten() {
+                let all = self.mentions(wal, *chunk)?;
+                let of_tag = mentions_of(&all, asked[*of].0, *chunk)?;
+                found[*of].extend(of_tag.iter().map(|(_, reference)| *reference).filter(|r| begin.contains(&r.lsn)));
+            }
+        }
+        for ((references, promised), (tag, begin)) in found.iter_mut().zip(promised).zip(asked) {
+            references.sort_by_key(|reference| reference.lsn);
+            // The record that an entry promises to rebuild the page may lie outside of the range.
+            if promised && !references.iter().any(|reference| reference.self_contained) {
+                *references = self.find(wal, *tag, begin.clone())?;
+            }
+        }
+        Ok(found)
     }
 
     /// The chunks of WAL that [`References::find`] reads, as far as indexes know; perhaps one or two more.
@@ -166,6 +224,13 @@ impl References {
             Ok(all)
         })
     }
+}
+
+/// The part about one block of what the records of a chunk mention.
+fn mentions_of(all: &[(BlockTag, Reference)], tag: BlockTag, chunk: WalChunk) -> Result<&[(BlockTag, Reference)], MomentError> {
+    let of_tag = &all[all.partition_point(|(t, _)| *t < tag)..];
+    let of_tag = &of_tag[..of_tag.partition_point(|(t, _)| *t == tag)];
+    if of_tag.is_empty() { Err(MomentError::Index { tag, at: chunk.start() }) } else { Ok(of_tag) }
 }
 
 /// Takes a source and the range of the WAL for which it is asked; says whether to go on.
