@@ -53,6 +53,14 @@ pub struct Recipe {
     pub steps: Vec<Step>,
 }
 
+impl Recipe {
+    /// Is it the page as it was copied?
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(self.base, Base::Copied(_)) && self.steps.is_empty()
+    }
+}
+
 /// What the steps start from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
@@ -89,24 +97,47 @@ impl Step {
 /// # Errors
 /// Those of the index.
 pub fn locate<I: BlockIndex + ?Sized>(index: &I, tag: BlockTag, fork: &Fork, until: Lsn, redo_start: Lsn) -> Result<Recipe, I::Error> {
+    let floor = fork.history_of(tag.block).floor;
+    begin(index, tag, fork, &index.references(tag, floor.max(redo_start), until)?, until, redo_start)
+}
+
+/// The same with the references at hand: those that [`BlockIndex::references`] gives. The index is asked only for a page that this one was copied from.
+///
+/// # Errors
+/// Those of the index.
+pub fn begin<I: BlockIndex + ?Sized>(
+    index: &I,
+    tag: BlockTag,
+    fork: &Fork,
+    references: &[Reference],
+    until: Lsn,
+    redo_start: Lsn,
+) -> Result<Recipe, I::Error> {
     let PageHistory { floor, below } = fork.history_of(tag.block);
-    let references = index.references(tag, floor.max(redo_start), until)?;
-    let first = references.iter().rposition(|r| r.self_contained);
-    let base = match (first, below) {
-        (Some(_), _) | (None, Below::Nothing) => Base::Zeroes,
-        (None, Below::Copied { .. }) => Base::Copied(tag),
-        (None, Below::CopyOf { rel, at, source }) => Base::Of(Box::new(locate(index, BlockTag { rel, ..tag }, &source, at, redo_start)?)),
+    let (rebuilds, steps) = go_on(tag, fork, references, floor, until);
+    let base = match (rebuilds, below) {
+        (true, _) | (false, Below::Nothing) => Base::Zeroes,
+        (false, Below::Copied { .. }) => Base::Copied(tag),
+        (false, Below::CopyOf { rel, at, source }) => Base::Of(Box::new(locate(index, BlockTag { rel, ..tag }, &source, at, redo_start)?)),
     };
+    Ok(Recipe { tag, base, steps })
+}
+
+/// The steps that lead a page from `since` to `until`, both record boundaries, with the references between them. Do they begin with one that rebuilds the
+/// page, whatever it was?
+#[must_use]
+pub fn go_on(tag: BlockTag, fork: &Fork, references: &[Reference], since: Lsn, until: Lsn) -> (bool, Vec<Step>) {
+    let first = references.iter().rposition(|r| r.self_contained);
     let kept = &references[first.unwrap_or(0)..];
     let mut steps: Vec<Step> = kept.iter().map(|r| Step::Record { lsn: r.lsn, target: r.target }).collect();
-    let since = steps.first().filter(|_| first.is_some()).map_or(floor, Step::lsn);
+    let since = steps.first().filter(|_| first.is_some()).map_or(since, Step::lsn);
     if tag.fork == ForkName::Vm {
         let here = |blocks: u32| blocks / HEAP_BLOCKS_PER_PAGE == tag.block;
         let cuts = fork.map_cuts.iter().filter(|cut| here(cut.heap_blocks) && cut.end > since && cut.end <= until);
         steps.extend(cuts.map(|cut| Step::CutMap { end: cut.end, heap_blocks: cut.heap_blocks }));
         steps.sort_by_key(Step::lsn);
     }
-    Ok(Recipe { tag, base, steps })
+    (first.is_some(), steps)
 }
 
 #[cfg(test)]
@@ -181,6 +212,24 @@ mod tests {
         assert_eq!(lsns(&recipe), [60]);
         let Base::Of(inner) = recipe.base else { panic!("{recipe:?}") };
         assert_eq!((lsns(&inner), inner.base), (vec![20], Base::Copied(source)));
+    }
+
+    #[test]
+    fn a_page_that_is_led_on_ends_where_one_led_at_once_does() {
+        let mut relations = Relations::default();
+        relations.copied(REL, ForkName::Main, 100);
+        relations.copied(REL, ForkName::Vm, 1);
+        relations.truncate(REL, Lsn(45), 10, true, true);
+        let t = tag(ForkName::Vm, 0);
+        let fork = relations.fork(REL, ForkName::Vm).unwrap();
+        let all = Index([(20, false), (30, true), (40, false), (50, false)].map(|(lsn, rebuilds)| (t, lsn, rebuilds)).to_vec());
+        let at_once = locate(&all, t, fork, Lsn(100), START).unwrap();
+        for cut in 11..100 {
+            let before = locate(&all, t, fork, Lsn(cut), START).unwrap();
+            let (rebuilds, steps) = go_on(t, fork, &all.references(t, Lsn(cut), Lsn(100)).unwrap(), Lsn(cut), Lsn(100));
+            let first = if rebuilds { &[][..] } else { &before.steps };
+            assert_eq!([first, &steps].concat(), at_once.steps, "{cut}");
+        }
     }
 
     #[test]

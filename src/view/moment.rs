@@ -7,10 +7,12 @@
 mod build;
 mod error;
 mod gather;
+mod mentions;
 mod pages;
 mod read;
 mod references;
 mod target;
+mod together;
 mod tree;
 
 pub use build::build;

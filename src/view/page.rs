@@ -1,4 +1,4 @@
-//! Carries [`Recipe`]s out: the base pages, then one record after another.
+//! Carries a [`Recipe`] out: the base page, then one record after another.
 //!
 //! From: `view::moment`, with a Recipe of `view::locate`.  To: `redo`; the copied pages and the records behind two traits.
 //! What always holds: the page's own Lsn is not past the moment, and its checksum is right where the cluster has them; else there is an error.
@@ -86,33 +86,54 @@ pub struct PageRules {
     pub until: Lsn,
 }
 
-/// Rebuilds the pages that `recipes` describe, all of them in one way through the WAL: what holds records of several is looked at once.
+/// Rebuilds the page that `recipe` describes.
 ///
 /// # Errors
-/// [`PageError`], of the first page that cannot be had exactly: none is served then.
-pub fn rebuild<P: Parts>(parts: &P, recipes: &[&Recipe], rules: &PageRules) -> Result<Vec<Page>, PageError<P::Error>>
+/// [`PageError`]; a page that cannot be had exactly is never served.
+pub fn rebuild<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
 where
     P::Error: std::error::Error + 'static,
 {
-    let mut pages = run(parts, recipes, rules)?;
-    for (page, Recipe { tag, .. }) in pages.iter_mut().zip(recipes) {
-        if page.lsn() > rules.until {
-            return Err(PageError::Future { tag: *tag, lsn: page.lsn(), until: rules.until });
-        }
-        if rules.checksums && !page.is_new() {
-            page.stamp_checksum(tag.block);
-        }
-    }
-    Ok(pages)
+    let page = run(parts, recipe, rules)?;
+    finish(page, recipe.tag, rules)
 }
 
-fn run<P: Parts>(parts: &P, recipes: &[&Recipe], rules: &PageRules) -> Result<Vec<Page>, PageError<P::Error>>
+fn run<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
 where
     P::Error: std::error::Error + 'static,
 {
-    let mut pages = recipes.iter().map(|recipe| base(parts, recipe, rules)).collect::<Result<Vec<Page>, _>>()?;
-    let steps = recipes.iter().zip(0..).flat_map(|(recipe, of)| recipe.steps.iter().map(move |step| (step, of)));
-    let mut steps: Vec<(&Step, usize)> = steps.collect();
+    let mut page = base(parts, &recipe.base, rules)?;
+    lead_on(parts, &mut [(recipe.tag, &mut page, &recipe.steps)], rules)?;
+    Ok(page)
+}
+
+/// What steps start from.
+///
+/// # Errors
+/// As [`rebuild`].
+pub fn base<P: Parts>(parts: &P, base: &Base, rules: &PageRules) -> Result<Page, PageError<P::Error>>
+where
+    P::Error: std::error::Error + 'static,
+{
+    match base {
+        Base::Zeroes => Ok(Page::zeroed()),
+        Base::Copied(tag) => copied(parts, *tag, rules),
+        Base::Of(source) => run(parts, source, rules),
+    }
+}
+
+/// Takes the steps of several pages, in one way through the WAL: what holds records of several of them is looked at once.
+///
+/// # Errors
+/// As [`rebuild`].
+pub fn lead_on<P: Parts>(parts: &P, pages: &mut [(BlockTag, &mut Page, &[Step])], rules: &PageRules) -> Result<(), PageError<P::Error>>
+where
+    P::Error: std::error::Error + 'static,
+{
+    let mut steps: Vec<(Step, usize)> = Vec::new();
+    for (of, (_, _, of_page)) in pages.iter().enumerate() {
+        steps.extend(of_page.iter().map(|step| (*step, of)));
+    }
     // Steps of one page at one position stay in their order.
     steps.sort_by_key(|(step, of)| (step.lsn(), *of));
     let context = Context { major: rules.major, hint_bits_logged: rules.hint_bits_logged };
@@ -121,29 +142,32 @@ where
         if i == brought {
             brought += parts.ahead(&mut steps[i..].iter().map(|(step, _)| step.lsn())).max(1);
         }
-        let (tag, page) = (recipes[*of].tag, &mut pages[*of]);
-        match **step {
+        let (tag, page, _) = &mut pages[*of];
+        match *step {
             Step::Record { lsn, target } => {
                 parts
                     .record(lsn, |record| redo::apply(&context, record, target, page))
-                    .map_err(|source| PageError::Part { tag, until: rules.until, source })?
-                    .map_err(|source| PageError::Redo { tag, source })?;
+                    .map_err(|source| PageError::Part { tag: *tag, until: rules.until, source })?
+                    .map_err(|source| PageError::Redo { tag: *tag, source })?;
             }
             Step::CutMap { heap_blocks, .. } => cut_map(page, heap_blocks),
         }
     }
-    Ok(pages)
+    Ok(())
 }
 
-fn base<P: Parts>(parts: &P, recipe: &Recipe, rules: &PageRules) -> Result<Page, PageError<P::Error>>
-where
-    P::Error: std::error::Error + 'static,
-{
-    match &recipe.base {
-        Base::Zeroes => Ok(Page::zeroed()),
-        Base::Copied(tag) => copied(parts, *tag, rules),
-        Base::Of(source) => Ok(run(parts, &[source], rules)?.remove(0)),
+/// A page whose steps are taken, as it is served.
+///
+/// # Errors
+/// [`PageError::Future`].
+pub fn finish<E: std::error::Error + 'static>(mut page: Page, tag: BlockTag, rules: &PageRules) -> Result<Page, PageError<E>> {
+    if page.lsn() > rules.until {
+        return Err(PageError::Future { tag, lsn: page.lsn(), until: rules.until });
     }
+    if rules.checksums && !page.is_new() {
+        page.stamp_checksum(tag.block);
+    }
+    Ok(page)
 }
 
 /// A copied page. No record since the backup's start rebuilds it, so it cannot be one that was torn while it was copied.

@@ -3,6 +3,7 @@
 //! From: `view::scan`, `view::moment`.  To: `view::stored`, segment by segment through the shared chunk memory.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,6 +47,13 @@ impl ArchivedWal {
     #[must_use]
     pub fn reader_from_page(&self, lsn: Lsn) -> Reader<Segments> {
         Reader::at_page(self.segments.clone(), self.layout, self.path.clone(), lsn)
+    }
+
+    /// The same of a range of the WAL only, which begins and ends where pages do: as if its file ended there.
+    #[must_use]
+    pub fn reader_within(&self, range: Range<Lsn>) -> Reader<Within> {
+        let within = Within { segments: self.segments.clone(), end: range.end };
+        Reader::at_page(within, self.layout, self.path.clone(), range.start)
     }
 
     /// What the checkpoint says whose record begins at `lsn`; `None` if there is none.
@@ -130,5 +138,23 @@ impl WalBytes for Segments {
         let chunk = Bytes::from_owner(stream.chunk(offset / stream.chunk_bytes())?);
         let inside = usize::try_from(offset % stream.chunk_bytes()).unwrap_or(usize::MAX).min(chunk.len());
         Ok(Some(chunk.slice(inside..)))
+    }
+}
+
+/// Segments up to an Lsn, where their file seems to end.
+#[derive(Debug)]
+pub struct Within {
+    segments: Segments,
+    end: Lsn,
+}
+
+impl WalBytes for Within {
+    type Error = RepoError;
+
+    fn read(&mut self, segment: WalSegment, offset: u64) -> Result<Option<Bytes>, RepoError> {
+        let at = self.segments.layout.segment_size.start(segment.no).0.saturating_add(offset);
+        let Some(left) = self.end.0.checked_sub(at).filter(|left| *left > 0) else { return Ok(Some(Bytes::new())) };
+        let bytes = self.segments.read(segment, offset)?;
+        Ok(bytes.map(|bytes| bytes.slice(..usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len()))))
     }
 }

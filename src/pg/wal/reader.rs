@@ -161,6 +161,8 @@ pub struct Reader<S> {
     window: Window,
     page: LoadedPage,
     joined: Vec<u8>,
+    /// Where the record begins whose first bytes are in `joined`, while the rest is looked for.
+    joining: Option<Lsn>,
     end: Option<End>,
 }
 
@@ -225,13 +227,14 @@ impl<S: WalBytes> Reader<S> {
             window: Window::default(),
             page: LoadedPage { at: None, header, bytes: Bytes::new() },
             joined: Vec::new(),
+            joining: None,
             end: None,
         }
     }
 
     /// Goes on with the record that starts at `lsn`, as [`Reader::at_record`] begins with one. What was read last stays at hand.
     pub fn seek(&mut self, lsn: Lsn) {
-        (self.at, self.prev, self.skip_continuation, self.end) = (lsn, None, false, None);
+        (self.at, self.prev, self.skip_continuation, self.joining, self.end) = (lsn, None, false, None, None);
     }
 
     /// Begins with the first record that starts on the page holding `lsn` or after it (`XLogFindNextRecord`, for a page's start).
@@ -277,6 +280,13 @@ impl<S: WalBytes> Reader<S> {
     #[must_use]
     pub fn end(&self) -> Option<End> {
         self.end
+    }
+
+    /// Where reading ended inside a record: its beginning, and its bytes as far as they are there. Whether it goes on at all is not known.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<(Lsn, &[u8])> {
+        let cut = matches!(self.end?.reason, EndReason::Missing(_) | EndReason::Short(_));
+        self.joining.filter(|_| cut).map(|lsn| (lsn, self.joined.as_slice()))
     }
 
     /// Where the next record is looked for: the end of the one returned last.
@@ -356,6 +366,7 @@ impl<S: WalBytes> Reader<S> {
     /// Joins the record that begins at `lsn` and does not fit its page; gives its end. `None` if its rest was lost and another record stands in its place:
     /// `self.at` is then that place.
     fn join(&mut self, lsn: Lsn, total_len: usize) -> Result<Option<Lsn>, Stop<S::Error>> {
+        self.joining = Some(lsn);
         self.joined.clear();
         self.joined.extend_from_slice(self.page.bytes.get(page_offset(lsn)..).unwrap_or_default());
         let mut checked = self.joined.len() >= HEADER_BYTES;
@@ -368,7 +379,7 @@ impl<S: WalBytes> Reader<S> {
             self.load(page)?;
             let header = self.page.header;
             if header.overwrites_continuation() {
-                self.at = page;
+                (self.at, self.joining) = (page, None);
                 return Ok(None);
             }
             let expected = total_len.saturating_sub(self.joined.len());
@@ -384,6 +395,7 @@ impl<S: WalBytes> Reader<S> {
                 checked = true;
             }
             if rem <= rest.len() {
+                self.joining = None;
                 return Ok(Some(plus(page, header.header_bytes().saturating_add(align8(rem)))));
             }
         }

@@ -144,16 +144,42 @@ impl<'a> Record<'a> {
         Self::take_apart(major, lsn, end, bytes).map_err(|what| DecodeError { lsn, what })
     }
 
+    /// What the first bytes of a record tell: all but the bytes of its blocks and its main data, which are empty. `None` if its headers go on beyond them
+    /// or make no sense; nothing vouches for them, as the CRC is of the whole record.
+    #[must_use]
+    pub fn decode_beginning(major: Major, lsn: Lsn, bytes: &'a [u8]) -> Option<Record<'a>> {
+        let total_len = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+        let missing = total_len.checked_sub(bytes.len())?;
+        Self::headers(&mut Cursor::new(bytes), major, lsn, lsn, missing).map(|(record, _, _)| record).ok()
+    }
+
     fn take_apart(major: Major, lsn: Lsn, end: Lsn, bytes: &'a [u8]) -> Result<Record<'a>, &'static str> {
-        const SHORT: &str = "it ends inside a header";
         let mut c = Cursor::new(bytes);
+        let stated = bytes.first_chunk().map(|len| u32::from_le_bytes(*len));
+        if bytes.len() >= HEADER_BYTES && stated.and_then(|len| usize::try_from(len).ok()) != Some(bytes.len()) {
+            return Err("its length is not the one it states");
+        }
+        let (mut record, lens, main_len) = Self::headers(&mut c, major, lsn, end, 0)?;
+        for (block, len) in record.blocks.iter_mut().zip(lens) {
+            block.fill(&mut c, len).ok_or("a block's bytes are missing")?;
+        }
+        record.main_data = c.take(main_len).ok_or("main data is missing")?;
+        Ok(record)
+    }
+
+    /// Reads all headers of a record, of whose end `missing` bytes are not there. Gives how long the parts are that follow.
+    fn headers(
+        c: &mut Cursor<'a>,
+        major: Major,
+        lsn: Lsn,
+        end: Lsn,
+        missing: usize,
+    ) -> Result<(Record<'a>, [Lens; MAX_BLOCK_ID as usize + 1], usize), &'static str> {
+        const SHORT: &str = "it ends inside a header";
         let (total_len, xid) = (c.u32().ok_or(SHORT)?, c.u32().ok_or(SHORT)?);
         let prev = Lsn(c.u64().ok_or(SHORT)?);
         let (info, rmgr) = (c.u8().ok_or(SHORT)?, Rmgr(c.u8().ok_or(SHORT)?));
         c.skip(6).ok_or(SHORT)?;
-        if usize::try_from(total_len) != Ok(bytes.len()) {
-            return Err("its length is not the one it states");
-        }
         let mut record =
             Record { lsn, end, prev, total_len, xid, rmgr, info, origin: None, toplevel_xid: None, blocks: Vec::new(), main_data: &[] };
         let mut main_len = 0usize;
@@ -161,7 +187,7 @@ impl<'a> Record<'a> {
         let mut same_rel = None;
         let mut lens = [Lens::default(); MAX_BLOCK_ID as usize + 1];
         // Headers go on until what is left is exactly what they announced.
-        while c.remaining() > payload {
+        while c.remaining().saturating_add(missing) > payload {
             let id = c.u8().ok_or(SHORT)?;
             match id {
                 MAIN_DATA_SHORT | MAIN_DATA_LONG => {
@@ -176,7 +202,7 @@ impl<'a> Record<'a> {
                     if record.blocks.last().is_some_and(|b| b.id >= id) {
                         return Err("block references are out of order");
                     }
-                    let (block, len) = BlockRef::header(&mut c, id, major, &mut same_rel)?;
+                    let (block, len) = BlockRef::header(c, id, major, &mut same_rel)?;
                     payload = payload.saturating_add(len.image).saturating_add(len.data);
                     if let Some(place) = lens.get_mut(record.blocks.len()) {
                         *place = len;
@@ -186,14 +212,10 @@ impl<'a> Record<'a> {
                 _ => return Err("a chunk has an id that none has"),
             }
         }
-        if c.remaining() != payload {
+        if c.remaining().saturating_add(missing) != payload {
             return Err("its parts are not as long as they say");
         }
-        for (block, len) in record.blocks.iter_mut().zip(lens) {
-            block.fill(&mut c, len).ok_or("a block's bytes are missing")?;
-        }
-        record.main_data = c.take(main_len).ok_or("main data is missing")?;
-        Ok(record)
+        Ok((record, lens, main_len))
     }
 
     /// The operation: the high nibble of `xl_info` (the low one belongs to the WAL machinery).
@@ -415,6 +437,20 @@ mod tests {
         assert_eq!(decode(Major::V14, 0x05), (true, None, 8092));
         assert_eq!(decode(Major::V18, 0x03), (true, None, 8092));
         assert_eq!(decode(Major::V18, 0x05), (false, Some(ImageCompression::Pglz), 8000));
+    }
+
+    #[test]
+    fn the_beginning_of_a_record_tells_its_blocks_as_soon_as_all_headers_are_there() {
+        let bytes = record(&body(0x07, Some(8000)));
+        let headers = bytes.len() - 100 - b"hiabc".len();
+        let whole = Record::decode(Major::V15, Lsn(0x40), Lsn(0x148), &bytes).unwrap();
+        for len in 0..bytes.len() {
+            let beginning = Record::decode_beginning(Major::V15, Lsn(0x40), &bytes[..len]);
+            assert_eq!(beginning.is_some(), len >= headers, "{len}");
+            let Some(beginning) = beginning else { continue };
+            let told = |record: &Record<'_>| record.blocks.iter().map(|b| (b.id, b.tag, b.is_self_contained())).collect::<Vec<_>>();
+            assert_eq!((told(&beginning), beginning.main_data), (told(&whole), &[][..]));
+        }
     }
 
     #[test]

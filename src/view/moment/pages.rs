@@ -1,15 +1,15 @@
-//! Rebuilds the pages that one read wants.
+//! Reads pages of relation files.
 //!
-//! From: `view::read`, with a file of a relation and a byte range.  To: `locate` (what each page needs), `stored` (fetches it), `page` (replays it).
-//! Up to [`PAGES_TOGETHER`] pages are rebuilt in one way through the WAL: a chunk of it that changes several of them is decoded once, and the next ones are
-//! fetched and decoded on all cores meanwhile. Pages that nothing has changed since the backup are copied in one go, straight to where they are wanted.
-//! Memory: those pages and the chunks fetched ahead, besides the memory that all views share. No lock is held over a fetch.
+//! From: `view::read`, with a file of a relation and a byte range.  To: `together`, which rebuilds the pages; `stored`, which fetches what they are made of.
+//! Pages that nothing has changed since the backup are copied in one go, straight to where they are wanted.
+//! Memory: 1 MiB of pages and the chunks fetched ahead, besides the memory that all views share. No lock is held over a fetch.
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
 use super::error::{MomentError, PartError};
 use super::read::Moment;
+use super::together::Rebuilt;
 use crate::format::index::WalChunk;
 use crate::pg::page::Page;
 use crate::pg::relation::BLCKSZ;
@@ -33,10 +33,11 @@ impl Moment {
     /// # Errors
     /// [`MomentError`].
     pub fn page(&self, tag: BlockTag) -> Result<Page, MomentError> {
-        let recipe = self.recipe(tag)?;
         let pages = Pages::new(self);
-        pages.bring_bases(&[&recipe]);
-        pages.rebuild_one(&recipe)
+        match pages.together(&[tag])?.remove(0) {
+            Rebuilt::Page(page) => Ok(page),
+            Rebuilt::Plain(recipe) => pages.rebuild(&recipe),
+        }
     }
 
     /// Fills `buf` with bytes of a relation file from `offset` on; the range lies inside the file.
@@ -55,18 +56,13 @@ impl Moment {
     }
 }
 
-/// Is it the page as it was copied?
-fn is_plain(recipe: &Recipe) -> bool {
-    matches!(recipe.base, Base::Copied(_)) && recipe.steps.is_empty()
-}
-
 fn inside_page(offset: u64) -> usize {
     usize::try_from(offset % BLCKSZ as u64).unwrap_or(0)
 }
 
 /// What one thread rebuilds pages with.
-struct Pages<'a> {
-    moment: &'a Moment,
+pub(super) struct Pages<'a> {
+    pub(super) moment: &'a Moment,
     /// Where the record applied last was found: the next one may lie near it.
     reader: RefCell<Reader<Segments>>,
 }
@@ -81,36 +77,34 @@ impl<'a> Pages<'a> {
         let count = (inside_page(offset) + buf.len()).div_ceil(BLCKSZ).min(PAGES_TOGETHER);
         let tag = |at| file.block_at(at).ok_or(MomentError::NoBlock { offset: at });
         let tags = (offset..).step_by(BLCKSZ).take(count).map(tag).collect::<Result<Vec<_>, _>>()?;
-        let recipes = self.moment.recipes(&tags)?;
-        let changed: Vec<&Recipe> = recipes.iter().filter(|recipe| !is_plain(recipe)).collect();
-        self.bring_bases(&changed);
-        let mut rebuilt = self.rebuild(&changed)?.into_iter();
+        let rebuilt = self.together(&tags)?;
         let mut done = 0;
-        for alike in recipes.chunk_by(|a, b| is_plain(a) && is_plain(b)) {
-            let inside = inside_page(offset + done as u64);
+        for alike in rebuilt.chunk_by(|a, b| matches!((a, b), (Rebuilt::Plain(_), Rebuilt::Plain(_)))) {
             let rest = buf.get_mut(done..).unwrap_or_default();
             let wanted = alike.len() * BLCKSZ;
-            if alike.iter().all(is_plain) && inside == 0 && wanted <= rest.len() {
-                self.copy(alike, rest.get_mut(..wanted).unwrap_or_default())?;
+            let plain: Vec<&Recipe> = alike.iter().filter_map(Rebuilt::plain).collect();
+            if plain.len() == alike.len() && inside_page(offset + done as u64) == 0 && wanted <= rest.len() {
+                self.copy(&plain, rest.get_mut(..wanted).unwrap_or_default())?;
                 done += wanted;
                 continue;
             }
-            for recipe in alike {
-                let page = if is_plain(recipe) { self.rebuild_one(recipe)? } else { rebuilt.next().expect("a page for each Recipe") };
+            for one in alike {
                 let inside = inside_page(offset + done as u64);
                 let rest = buf.get_mut(done..).unwrap_or_default();
                 let len = (BLCKSZ - inside).min(rest.len());
-                rest[..len].copy_from_slice(&page.0[inside..inside + len]);
+                match one {
+                    Rebuilt::Page(page) => rest[..len].copy_from_slice(&page.0[inside..inside + len]),
+                    Rebuilt::Plain(recipe) => rest[..len].copy_from_slice(&self.rebuild(recipe)?.0[inside..inside + len]),
+                }
                 done += len;
             }
         }
         Ok(done)
     }
 
-    /// Fetches the copied pages that Recipes begin with. What cannot be had is found out, and told, when the page is rebuilt.
-    fn bring_bases(&self, recipes: &[&Recipe]) {
-        let base = |recipe: &&Recipe| {
-            let mut base = &recipe.base;
+    /// Fetches the copied pages that pages begin with. What cannot be had is found out, and told, when the page is rebuilt.
+    pub(super) fn bring_bases<'b>(&self, bases: impl Iterator<Item = &'b Base>) {
+        let place = |mut base: &'b Base| {
             while let Base::Of(source) = base {
                 base = &source.base;
             }
@@ -120,23 +114,29 @@ impl<'a> Pages<'a> {
             let chunk = place.offset / stream.chunk_bytes();
             Some((stream, chunk))
         };
-        self.moment.files.shared.bring(recipes.iter().filter_map(base).collect());
+        self.moment.files.shared.bring(bases.filter_map(place).collect());
     }
 
-    fn rebuild(&self, recipes: &[&Recipe]) -> Result<Vec<Page>, MomentError> {
-        let pages = rebuild(self, recipes, &self.moment.rules).map_err(Box::new)?;
-        let records = recipes.iter().map(|recipe| recipe.steps.len() as u64).sum();
-        self.moment.rebuilt_pages.fetch_add(recipes.len() as u64, Ordering::Relaxed);
-        self.moment.applied_records.fetch_add(records, Ordering::Relaxed);
-        Ok(pages)
+    /// Fetches chunks of WAL.
+    pub(super) fn bring_wal(&self, chunks: &[WalChunk]) {
+        let place = |chunk: &WalChunk| {
+            let (stream, offset) = self.moment.wal.stored_at(chunk.start()).ok()??;
+            let number = offset / stream.chunk_bytes();
+            Some((stream, number))
+        };
+        self.moment.files.shared.bring(chunks.iter().filter_map(place).collect());
     }
 
-    fn rebuild_one(&self, recipe: &Recipe) -> Result<Page, MomentError> {
-        Ok(self.rebuild(&[recipe])?.remove(0))
+    /// One page by itself.
+    pub(super) fn rebuild(&self, recipe: &Recipe) -> Result<Page, MomentError> {
+        let page = rebuild(self, recipe, &self.moment.rules).map_err(Box::new)?;
+        self.moment.rebuilt_pages.fetch_add(1, Ordering::Relaxed);
+        self.moment.applied_records.fetch_add(recipe.steps.len() as u64, Ordering::Relaxed);
+        Ok(page)
     }
 
     /// Copies neighbouring pages that nothing has changed; `buf` has room for exactly them. One that does not pass is looked at by itself.
-    fn copy(&self, recipes: &[Recipe], buf: &mut [u8]) -> Result<(), MomentError> {
+    fn copy(&self, recipes: &[&Recipe], buf: &mut [u8]) -> Result<(), MomentError> {
         let first = recipes.first().and_then(|recipe| self.moment.copied_at(recipe.tag));
         let all_there = recipes.last().is_some_and(|recipe| self.moment.copied_at(recipe.tag).is_some());
         let Some(place) = first.filter(|_| all_there) else { return self.copy_each(recipes, buf) };
@@ -156,7 +156,7 @@ impl<'a> Pages<'a> {
             page.0.copy_from_slice(bytes);
             let sound = !rules.checksums || page.is_new() || page.checksum_is_valid(recipe.tag.block);
             if !sound || page.lsn() > rules.until {
-                bytes.copy_from_slice(&self.rebuild_one(recipe)?.0[..]);
+                bytes.copy_from_slice(&self.rebuild(recipe)?.0[..]);
             }
         }
         self.moment.rebuilt_pages.fetch_add(recipes.len() as u64, Ordering::Relaxed);
@@ -164,9 +164,9 @@ impl<'a> Pages<'a> {
     }
 
     /// The same page by page.
-    fn copy_each(&self, recipes: &[Recipe], buf: &mut [u8]) -> Result<(), MomentError> {
+    fn copy_each(&self, recipes: &[&Recipe], buf: &mut [u8]) -> Result<(), MomentError> {
         for (recipe, bytes) in recipes.iter().zip(buf.chunks_exact_mut(BLCKSZ)) {
-            bytes.copy_from_slice(&self.rebuild_one(recipe)?.0[..]);
+            bytes.copy_from_slice(&self.rebuild(recipe)?.0[..]);
         }
         Ok(())
     }
@@ -176,22 +176,18 @@ impl Parts for Pages<'_> {
     type Error = PartError;
 
     fn ahead(&self, lsns: &mut dyn Iterator<Item = Lsn>) -> usize {
-        let (mut chunks, mut last, mut count) = (Vec::new(), None, 0);
+        let (mut chunks, mut count) = (Vec::new(), 0);
         for lsn in lsns {
-            let here = Some(WalChunk::of(lsn));
-            if here != last && chunks.len() >= CHUNKS_AHEAD {
-                break;
+            let here = WalChunk::of(lsn);
+            if chunks.last() != Some(&here) {
+                if chunks.len() >= CHUNKS_AHEAD {
+                    break;
+                }
+                chunks.push(here);
             }
             count += 1;
-            if here == last {
-                continue;
-            }
-            last = here;
-            let Ok(Some((stream, offset))) = self.moment.wal.stored_at(lsn) else { continue };
-            let number = offset / stream.chunk_bytes();
-            chunks.push((stream, number));
         }
-        self.moment.files.shared.bring(chunks);
+        self.bring_wal(&chunks);
         count
     }
 

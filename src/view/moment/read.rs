@@ -15,6 +15,7 @@ use crate::view::file_class::{RelationFile, Slru};
 use crate::view::fold::Cluster;
 use crate::view::locate::{BlockIndex, Recipe, Reference, locate};
 use crate::view::page::PageRules;
+use crate::view::relations::Fork;
 use crate::view::slru::{BasePages, PAGES_PER_SEGMENT};
 use crate::view::wal::ArchivedWal;
 
@@ -47,40 +48,13 @@ impl Moment {
     /// # Errors
     /// [`MomentError::BeyondEnd`] if the relation is shorter; those of the index.
     pub fn recipe(&self, tag: BlockTag) -> Result<Recipe, MomentError> {
-        let fork = self.cluster.relations.fork(tag.rel, tag.fork).filter(|fork| tag.block < fork.blocks);
-        let fork = fork.ok_or(MomentError::BeyondEnd { tag })?;
-        locate(self, tag, fork, self.rules.until, self.redo_start)
+        locate(self, tag, self.fork(tag)?, self.rules.until, self.redo_start)
     }
 
-    /// The same for the first of several pages, as many as are looked up together (at least one).
-    ///
-    /// # Errors
-    /// As [`Moment::recipe`].
-    pub(super) fn recipes(&self, tags: &[BlockTag]) -> Result<Vec<Recipe>, MomentError> {
-        let fork = |tag: &BlockTag| {
-            let fork = self.cluster.relations.fork(tag.rel, tag.fork).filter(|fork| tag.block < fork.blocks);
-            fork.ok_or(MomentError::BeyondEnd { tag: *tag })
-        };
-        let asked = tags.iter().map(|tag| {
-            let from = fork(tag)?.history_of(tag.block).floor.max(self.redo_start);
-            Ok((*tag, from..self.rules.until))
-        });
-        let asked = asked.collect::<Result<Vec<_>, MomentError>>()?;
-        let bring = |chunks: &[WalChunk]| {
-            let place = |chunk: &WalChunk| {
-                let (stream, offset) = self.wal.stored_at(chunk.start()).ok()??;
-                let number = offset / stream.chunk_bytes();
-                Some((stream, number))
-            };
-            self.files.shared.bring(chunks.iter().filter_map(place).collect());
-        };
-        let found = self.references.find_all(&self.wal, &asked, &bring)?;
-        let mut recipes = Vec::with_capacity(found.len());
-        for ((tag, range), found) in asked.into_iter().zip(found) {
-            let index = Looked { moment: self, tag, from: range.start, found };
-            recipes.push(locate(&index, tag, fork(&tag)?, self.rules.until, self.redo_start)?);
-        }
-        Ok(recipes)
+    /// The fork that a page belongs to.
+    pub(super) fn fork(&self, tag: BlockTag) -> Result<&Fork, MomentError> {
+        let fork = self.cluster.relations.fork(tag.rel, tag.fork).filter(|fork| tag.block < fork.blocks);
+        fork.ok_or(MomentError::BeyondEnd { tag })
     }
 
     /// The chunks of WAL that [`Moment::recipe`] reads to find a page's records; not those of databases it was copied from.
@@ -151,26 +125,6 @@ impl BlockIndex for Moment {
 
     fn references(&self, tag: BlockTag, from: Lsn, until: Lsn) -> Result<Vec<Reference>, MomentError> {
         self.references.find(&self.wal, tag, from..until)
-    }
-}
-
-/// A moment that has looked up the references of one page already.
-struct Looked<'a> {
-    moment: &'a Moment,
-    tag: BlockTag,
-    from: Lsn,
-    found: Vec<Reference>,
-}
-
-impl BlockIndex for Looked<'_> {
-    type Error = MomentError;
-
-    fn references(&self, tag: BlockTag, from: Lsn, until: Lsn) -> Result<Vec<Reference>, MomentError> {
-        // The page that a copied database's page stands on is another one.
-        match (tag, from, until) == (self.tag, self.from, self.moment.rules.until) {
-            true => Ok(self.found.clone()),
-            false => self.moment.references(tag, from, until),
-        }
     }
 }
 

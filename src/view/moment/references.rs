@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::MomentError;
+use super::mentions::{Extent, Mentioned, of_chunk};
 use crate::format::index::{Entry, WalChunk};
-use crate::pg::wal::mentions;
 use crate::pg::{BlockTag, Lsn, Timeline};
 use crate::view::chunks::ChunkCache;
 use crate::view::index_memory::{IndexMemory, Known};
@@ -29,7 +29,7 @@ pub struct ReferenceMemory(Arc<Decoded>);
 #[derive(Debug)]
 struct Decoded {
     /// By the newest timeline of the path, which decides what a chunk holds.
-    mentions: ChunkCache<(Timeline, WalChunk), (BlockTag, Reference)>,
+    mentions: ChunkCache<(Timeline, WalChunk, Extent), Mentioned>,
     /// By the number of the index, and of the block in it.
     blocks: ChunkCache<(u64, usize), Entry>,
     indexes: IndexMemory,
@@ -52,8 +52,6 @@ impl ReferenceMemory {
 
 /// Of so many chunks what they mention is found out together.
 const CHUNKS_TOGETHER: usize = 32;
-/// So many entries of blocks in chunks are looked into together: some MB of references at worst.
-const MAX_ENTRIES: usize = 4096;
 
 /// All that is known of the records from the backup on.
 #[derive(Debug)]
@@ -78,6 +76,20 @@ pub(super) enum Records {
     Indexed(Arc<Known>),
 }
 
+/// What is known of the references to a block before any chunk is looked into.
+#[derive(Debug)]
+pub(super) struct LookedUp {
+    pub(super) tag: BlockTag,
+    /// In rising order.
+    pub(super) known: Vec<Reference>,
+    /// Chunks that have more of them, rising, each with the part of the WAL for which it is asked.
+    pub(super) entries: Vec<(WalChunk, Range<Lsn>)>,
+    /// None before this one counts.
+    pub(super) starts: Lsn,
+    /// An entry says that a record in the first chunk rebuilds the page by itself. It may lie outside of the part that is asked for.
+    pub(super) promised: bool,
+}
+
 impl References {
     /// Of stretches along a path that ends on `timeline`.
     pub(super) fn new(stretches: Vec<Stretch>, timeline: Timeline, memory: &ReferenceMemory) -> References {
@@ -95,9 +107,8 @@ impl References {
                     newest_first[before..].reverse();
                 }
                 Source::Chunk(entry) => {
-                    let all = self.mentions(wal, entry.chunk)?;
-                    let of_tag = mentions_of(&all, tag, entry.chunk)?;
-                    newest_first.extend(of_tag.iter().rev().map(|(_, reference)| *reference).filter(|r| begin.contains(&r.lsn)));
+                    let of_tag = self.in_chunk(wal, tag, entry.chunk)?;
+                    newest_first.extend(of_tag.into_iter().rev().filter(|r| begin.contains(&r.lsn)));
                 }
             }
             Ok(!newest_first[before..].iter().any(|reference| reference.self_contained))
@@ -106,60 +117,65 @@ impl References {
         Ok(newest_first)
     }
 
-    /// [`References::find`] for several blocks in one way through the WAL: a chunk that speaks of many of them is decoded once. Of so many of the first ones
-    /// (at least one) as have entries for some [`MAX_ENTRIES`] chunks. `bring` is told which chunks are wanted next.
-    pub(super) fn find_all(
+    /// Where [`References::find`] looks for the references to a block in records that begin in `begin`.
+    pub(super) fn look_up(&self, tag: BlockTag, begin: &Range<Lsn>) -> Result<LookedUp, MomentError> {
+        let mut found = LookedUp { tag, known: Vec::new(), entries: Vec::new(), starts: begin.start, promised: false };
+        self.each_source(tag, begin, &mut |source, begin| {
+            Ok(match source {
+                Source::Scanned(index) => {
+                    let here: Vec<Reference> = index.references(tag, begin.start, begin.end).collect();
+                    let last = here.iter().rfind(|reference| reference.self_contained);
+                    found.starts = last.map_or(found.starts, |reference| reference.lsn);
+                    found.known.extend(here.iter());
+                    last.is_none()
+                }
+                Source::Chunk(entry) => {
+                    found.entries.push((entry.chunk, begin.clone()));
+                    if entry.rebuilds {
+                        (found.starts, found.promised) = (entry.chunk.start().max(begin.start), true);
+                    }
+                    !entry.rebuilds
+                }
+            })
+        })?;
+        found.known.sort_by_key(|reference| reference.lsn);
+        found.entries.sort_unstable_by_key(|(chunk, _)| *chunk);
+        Ok(found)
+    }
+
+    /// The references of each of several blocks of one fork in records that begin in `begin`, in rising order. Their entries there are of `chunks` only;
+    /// each is decoded once. `bring` is told which are wanted next.
+    pub(super) fn read(
         &self,
         wal: &ArchivedWal,
-        asked: &[(BlockTag, Range<Lsn>)],
+        blocks: &[LookedUp],
+        chunks: &[WalChunk],
+        begin: &Range<Lsn>,
         bring: &dyn Fn(&[WalChunk]),
     ) -> Result<Vec<Vec<Reference>>, MomentError> {
-        let (mut found, mut promised): (Vec<Vec<Reference>>, Vec<bool>) = (Vec::new(), Vec::new());
-        let mut wanted: Vec<(WalChunk, usize, Range<Lsn>)> = Vec::new();
-        for (of, (tag, begin)) in asked.iter().enumerate() {
-            let (mut here, mut rebuilds): (Vec<Reference>, bool) = (Vec::new(), false);
-            self.each_source(*tag, begin, &mut |source, begin| {
-                Ok(match source {
-                    Source::Scanned(index) => {
-                        let before = here.len();
-                        here.extend(index.references(*tag, begin.start, begin.end));
-                        !here[before..].iter().any(|reference| reference.self_contained)
-                    }
-                    Source::Chunk(entry) => {
-                        wanted.push((entry.chunk, of, begin.clone()));
-                        rebuilds = entry.rebuilds;
-                        !rebuilds
-                    }
-                })
-            })?;
-            found.push(here);
-            promised.push(rebuilds);
-            if wanted.len() >= MAX_ENTRIES {
-                break;
+        let extent = blocks.first().map_or(Extent::Inside, |block| Extent::for_fork(block.tag.fork));
+        for some in chunks.chunks(CHUNKS_TOGETHER) {
+            let missing: Vec<WalChunk> = some.iter().copied().filter(|chunk| !self.has_mentions(*chunk, extent)).collect();
+            match extent {
+                Extent::Inside => bring(&missing),
+                Extent::Whole => bring(&missing.iter().flat_map(|chunk| [*chunk, WalChunk(chunk.0 + 1)]).collect::<Vec<_>>()),
             }
-        }
-        wanted.sort_unstable_by_key(|(chunk, of, _)| (*chunk, *of));
-        let by_chunk: Vec<_> = wanted.chunk_by(|a, b| a.0 == b.0).collect();
-        for some in by_chunk.chunks(CHUNKS_TOGETHER) {
-            let mut missing: Vec<WalChunk> = some.iter().map(|entries| entries[0].0).collect();
-            missing.retain(|chunk| !self.memory.0.mentions.has(&(self.timeline, *chunk)));
-            bring(&missing);
             // What cannot be read is met again below.
-            side_by_side(decoders(missing.len()), &missing, |chunk| drop(self.mentions(wal, *chunk)));
-            for (chunk, of, begin) in some.iter().copied().flatten() {
-                let all = self.mentions(wal, *chunk)?;
-                let of_tag = mentions_of(&all, asked[*of].0, *chunk)?;
-                found[*of].extend(of_tag.iter().map(|(_, reference)| *reference).filter(|r| begin.contains(&r.lsn)));
-            }
+            side_by_side(decoders(missing.len()), &missing, |chunk| drop(self.mentions(wal, *chunk, extent)));
         }
-        for ((references, promised), (tag, begin)) in found.iter_mut().zip(promised).zip(asked) {
+        let of_block = |block: &LookedUp| {
+            let before = |lsn: Lsn| block.known.partition_point(|reference| reference.lsn < lsn);
+            let mut references = block.known[before(begin.start)..before(begin.end)].to_vec();
+            let (first, end) = (WalChunk::of(begin.start), begin.end);
+            let from = block.entries.partition_point(|(chunk, _)| *chunk < first);
+            for (chunk, here) in block.entries[from..].iter().take_while(|(chunk, _)| chunk.start() < end) {
+                let of_tag = self.in_chunk(wal, block.tag, *chunk)?;
+                references.extend(of_tag.into_iter().filter(|reference| here.contains(&reference.lsn) && begin.contains(&reference.lsn)));
+            }
             references.sort_by_key(|reference| reference.lsn);
-            // The record that an entry promises to rebuild the page may lie outside of the range.
-            if promised && !references.iter().any(|reference| reference.self_contained) {
-                *references = self.find(wal, *tag, begin.clone())?;
-            }
-        }
-        Ok(found)
+            Ok(references)
+        };
+        blocks.iter().map(of_block).collect()
     }
 
     /// The chunks of WAL that [`References::find`] reads, as far as indexes know; perhaps one or two more.
@@ -168,7 +184,7 @@ impl References {
         self.each_source(tag, &begin, &mut |source, _| match source {
             Source::Scanned(_) => Ok(true),
             Source::Chunk(entry) => {
-                if !self.memory.0.mentions.has(&(self.timeline, entry.chunk)) {
+                if !self.has_mentions(entry.chunk, Extent::for_fork(tag.fork)) {
                     chunks.push(entry.chunk);
                 }
                 Ok(!entry.rebuilds)
@@ -205,32 +221,32 @@ impl References {
         Ok(())
     }
 
-    /// What the records that begin in a chunk touch, by block, then Lsn.
-    fn mentions(&self, wal: &ArchivedWal, chunk: WalChunk) -> Result<Arc<[(BlockTag, Reference)]>, MomentError> {
-        self.memory.0.mentions.get_or_load(&(self.timeline, chunk), || {
-            let mut all = Vec::new();
-            let mut reader = wal.reader_from_page(chunk.start());
-            while reader.position() < chunk.end() {
-                let Some(raw) = reader.next()? else { break };
-                if raw.lsn >= chunk.end() {
-                    break;
-                }
-                let lsn = raw.lsn;
-                // What cannot be taken apart was found when the moment was built, if it lies before the moment.
-                let Ok(record) = raw.decode(wal.layout.major) else { break };
-                mentions(&record, |mention| all.push((mention.tag, Reference::from_mention(lsn, &mention))));
+    /// The references to `tag` in records that begin in a chunk which has some.
+    fn in_chunk(&self, wal: &ArchivedWal, tag: BlockTag, chunk: WalChunk) -> Result<Vec<Reference>, MomentError> {
+        let mut extent = Extent::for_fork(tag.fork);
+        loop {
+            let all = self.mentions(wal, chunk, extent)?;
+            let of_tag = &all[all.partition_point(|mentioned| mentioned.tag < tag)..];
+            let of_tag = &of_tag[..of_tag.partition_point(|mentioned| mentioned.tag == tag)];
+            if !of_tag.is_empty() && of_tag.iter().all(|mentioned| mentioned.is_whole) {
+                return Ok(of_tag.iter().map(|mentioned| mentioned.reference).collect());
             }
-            all.sort_by_key(|(tag, reference)| (*tag, reference.lsn));
-            Ok(all)
-        })
+            match extent {
+                // The record that goes on behind the chunk counts if it does go on there: another one may stand in its place.
+                Extent::Inside => extent = Extent::Whole,
+                Extent::Whole => return Err(MomentError::Index { tag, at: chunk.start() }),
+            }
+        }
     }
-}
 
-/// The part about one block of what the records of a chunk mention.
-fn mentions_of(all: &[(BlockTag, Reference)], tag: BlockTag, chunk: WalChunk) -> Result<&[(BlockTag, Reference)], MomentError> {
-    let of_tag = &all[all.partition_point(|(t, _)| *t < tag)..];
-    let of_tag = &of_tag[..of_tag.partition_point(|(t, _)| *t == tag)];
-    if of_tag.is_empty() { Err(MomentError::Index { tag, at: chunk.start() }) } else { Ok(of_tag) }
+    fn has_mentions(&self, chunk: WalChunk, extent: Extent) -> bool {
+        self.memory.0.mentions.has(&(self.timeline, chunk, extent))
+    }
+
+    /// What the records that begin in a chunk touch, by block, then Lsn.
+    fn mentions(&self, wal: &ArchivedWal, chunk: WalChunk, extent: Extent) -> Result<Arc<[Mentioned]>, MomentError> {
+        self.memory.0.mentions.get_or_load(&(self.timeline, chunk, extent), || of_chunk(wal, chunk, extent))
+    }
 }
 
 /// Takes a source and the range of the WAL for which it is asked; says whether to go on.
