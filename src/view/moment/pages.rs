@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::error::{MomentError, PartError};
 use super::read::Moment;
-use super::together::Rebuilt;
+use super::together::{CHUNKS_OF_A_WINDOW, Rebuilt};
 use crate::format::index::WalChunk;
 use crate::pg::page::Page;
 use crate::pg::relation::BLCKSZ;
@@ -23,9 +23,6 @@ use crate::view::wal::Segments;
 
 /// 1 MiB: what the kernel asks for at most.
 const PAGES_TOGETHER: usize = 128;
-
-/// Chunks fetched together: 4 MiB at most.
-const CHUNKS_AHEAD: usize = 32;
 
 impl Moment {
     /// The page as it stood.
@@ -180,7 +177,7 @@ impl Parts for Pages<'_> {
         for lsn in lsns {
             let here = WalChunk::of(lsn);
             if chunks.last() != Some(&here) {
-                if chunks.len() >= CHUNKS_AHEAD {
+                if chunks.len() >= CHUNKS_OF_A_WINDOW {
                     break;
                 }
                 chunks.push(here);

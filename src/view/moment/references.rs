@@ -50,9 +50,6 @@ impl ReferenceMemory {
     }
 }
 
-/// Of so many chunks what they mention is found out together.
-const CHUNKS_TOGETHER: usize = 32;
-
 /// All that is known of the records from the backup on.
 #[derive(Debug)]
 pub(super) struct References {
@@ -154,15 +151,13 @@ impl References {
         bring: &dyn Fn(&[WalChunk]),
     ) -> Result<Vec<Vec<Reference>>, MomentError> {
         let extent = blocks.first().map_or(Extent::Inside, |block| Extent::for_fork(block.tag.fork));
-        for some in chunks.chunks(CHUNKS_TOGETHER) {
-            let missing: Vec<WalChunk> = some.iter().copied().filter(|chunk| !self.has_mentions(*chunk, extent)).collect();
-            match extent {
-                Extent::Inside => bring(&missing),
-                Extent::Whole => bring(&missing.iter().flat_map(|chunk| [*chunk, WalChunk(chunk.0 + 1)]).collect::<Vec<_>>()),
-            }
-            // What cannot be read is met again below.
-            side_by_side(decoders(missing.len()), &missing, |chunk| drop(self.mentions(wal, *chunk, extent)));
+        let missing: Vec<WalChunk> = chunks.iter().copied().filter(|chunk| !self.has_mentions(*chunk, extent)).collect();
+        match extent {
+            Extent::Inside => bring(&missing),
+            Extent::Whole => bring(&missing.iter().flat_map(|chunk| [*chunk, WalChunk(chunk.0 + 1)]).collect::<Vec<_>>()),
         }
+        // What cannot be read is met again below.
+        side_by_side(decoders(missing.len()), &missing, |chunk| drop(self.mentions(wal, *chunk, extent)));
         let of_block = |block: &LookedUp| {
             let before = |lsn: Lsn| block.known.partition_point(|reference| reference.lsn < lsn);
             let mut references = block.known[before(begin.start)..before(begin.end)].to_vec();

@@ -16,8 +16,8 @@ use crate::pg::{BlockTag, Lsn};
 use crate::view::locate::{Base, Recipe, Step, begin, go_on};
 use crate::view::page::{base, finish, lead_on};
 
-/// 16 MiB of WAL: a quarter of the memory for chunks, since several reads may be under way.
-const CHUNKS_OF_A_WINDOW: usize = 128;
+/// Chunks that are fetched and decoded together: 4 MiB of WAL. They stay in memory, beside those of other reads, until their records are applied.
+pub(super) const CHUNKS_OF_A_WINDOW: usize = 32;
 
 /// Pages that have entries for more chunks than this are not rebuilt with others: 40 bytes for each.
 const MAX_ENTRIES: usize = 1 << 16;
