@@ -180,13 +180,17 @@ impl StoredObjects {
                 _ => runs.push((stream, chunk..chunk + 1)),
             }
         }
-        let is_slow = self.latency_us.load(Ordering::Relaxed) >= SLOW_US;
-        let threads = if is_slow { runs.len().min(MAX_REQUESTS) } else { decoders(runs.len()) };
-        side_by_side(threads, &runs, |(stream, run)| {
+        side_by_side(self.threads(runs.len()), &runs, |(stream, run)| {
             if let Err(error) = stream.bring(run.clone()) {
                 tracing::debug!(%error, "not brought ahead");
             }
         });
+    }
+
+    /// How many threads are worth the while for so many requests.
+    pub(super) fn threads(&self, requests: usize) -> usize {
+        let is_slow = self.latency_us.load(Ordering::Relaxed) >= SLOW_US;
+        if is_slow { requests.min(MAX_REQUESTS) } else { decoders(requests) }
     }
 
     /// Does `work` on every item, several at a time; gives the results in their order. For work that waits for the store.

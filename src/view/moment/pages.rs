@@ -19,6 +19,7 @@ use crate::view::content::RelationContent;
 use crate::view::file_class::RelationFile;
 use crate::view::locate::{Base, Recipe};
 use crate::view::page::{PageError, Parts, rebuild};
+use crate::view::stored::side_by_side;
 use crate::view::wal::Segments;
 
 /// 1 MiB: what the kernel asks for at most.
@@ -114,14 +115,20 @@ impl<'a> Pages<'a> {
         self.moment.files.shared.bring(bases.filter_map(place).collect());
     }
 
-    /// Fetches chunks of WAL.
+    /// Fetches chunks of WAL, rising ones.
     pub(super) fn bring_wal(&self, chunks: &[WalChunk]) {
+        let size = self.moment.wal.layout.segment_size;
+        let mut segments: Vec<u64> = chunks.iter().map(|chunk| size.segment_no(chunk.start())).collect();
+        segments.dedup();
+        let shared = &self.moment.files.shared;
+        // Opened together, and stay so; an error is met again by whoever reads the segment.
+        side_by_side(shared.threads(segments.len()), &segments, |no| drop(self.moment.wal.stored_at(size.start(*no))));
         let place = |chunk: &WalChunk| {
             let (stream, offset) = self.moment.wal.stored_at(chunk.start()).ok()??;
             let number = offset / stream.chunk_bytes();
             Some((stream, number))
         };
-        self.moment.files.shared.bring(chunks.iter().filter_map(place).collect());
+        shared.bring(chunks.iter().filter_map(place).collect());
     }
 
     /// One page by itself.
