@@ -9,9 +9,19 @@ SAME='select count(*), sum(abalance) from pgbench_accounts'
 
 wal_mb() { psql_ -c "select ((pg_current_wal_lsn() - '$(cat "$DIR/moment.begin")') / 1048576)::int"; }
 
-# pgbench and bulk loads with indexes, until so much WAL has been written since the backup; then a moment, as a time.
+# Notes a moment, as a time. At the beginning of a segment: the one that it lies in is read record by record up to it.
+note_moment() { # NAME
+    psql_ -c 'select pg_switch_wal()' >/dev/null
+    sleep 1.1
+    psql_ -c 'select clock_timestamp()' | tee "$DIR/moment.$1" >>"$DIR/moment.$1.all"
+    sleep 1.1
+}
+
+# pgbench and bulk loads with indexes, until so much WAL has been written since the backup. Notes moments in the last of it, at about the same distances
+# from each other whatever the amount: how long a page's way is from its last image depends on when the last checkpoint was.
 write_wal() { # MB NAME
     while (($(wal_mb) < $1)); do
+        ((${WAL_MB} / 20 + $(wal_mb) < $1)) || note_moment "$2"
         as_postgres "$PGBIN/pgbench" -h "$SOCKET" -n -c 4 -j 2 -t 2500 postgres >/dev/null 2>&1
         psql_ >/dev/null 2>&1 <<SQL
 drop table if exists bulk;
@@ -22,13 +32,9 @@ delete from bulk where id % 50 = 7;
 vacuum bulk;
 SQL
     done
-    # At the beginning of a segment: the one that a moment lies in is read to there, which would decide more than all WAL before it.
-    psql_ -c 'select pg_switch_wal()' >/dev/null
-    sleep 1.1
-    psql_ -c 'select clock_timestamp()' >"$DIR/moment.$2"
+    note_moment "$2"
     psql_ -c "$SAME" >"$DIR/moment.$2.same"
     psql_ -c 'select wal_records from pg_stat_wal' >"$DIR/moment.$2.records"
-    sleep 1.1
     as_postgres "$PGBIN/pgbench" -h "$SOCKET" -n -c 1 -t 10 postgres >/dev/null 2>&1
 }
 
@@ -55,8 +61,8 @@ clones() { "$DIR/bygone" --config "$DIR/moment.toml" "$@"; }
 ask_clone() { as_postgres "$PGBIN/psql" -X -A -t -q -h "$DIR/clones/$1/server" -p 28417 -d postgres -c "$2"; }
 
 # From the command to the answer. The clone is left there.
-clone_and_ask() { # NAME
-    clones clone create "$1" --at "$(cat "$DIR/moment.$1")" --port 28417 >/dev/null
+clone_and_ask() { # NAME [TIME]
+    clones clone create "$1" --at "${2:-$(cat "$DIR/moment.$1")}" --port 28417 >/dev/null
     [ "$(ask_clone "$1" "$COUNT")" = 100 ]
 }
 
@@ -107,10 +113,22 @@ bench_moment() {
     prepare_moment
     wal="$(wc -l < <(find "$DIR"/repo/cluster/main/*/wal -type f)) segments of WAL"
     our_far() { seconds clone_and_ask far; end_of far; }
-    our_near() { seconds clone_and_ask near; end_of near; }
+    # One noted moment after the other; functions of a pair run in subshells, so it is told by a file which is next.
+    our_next() { # NAME
+        local next
+        next=$(head -1 "$DIR/moment.$1.all")
+        { tail -n +2 "$DIR/moment.$1.all" && echo "$next"; } >"$DIR/moment.$1.turned"
+        mv "$DIR/moment.$1.turned" "$DIR/moment.$1.all"
+        seconds clone_and_ask "$1" "$next"
+        end_of "$1"
+    }
+    next_far() { our_next far; }
+    next_near() { our_next near; }
     native() { seconds start_native; stop "$DATA"; }
     pairs "clone create to count(*), $wal (peer: native start)" s '+2 s' our_far native
-    pairs 'the same (peer: a tenth of the WAL)' s '<= 1.2' our_far our_near
+    # As many pairs as there are moments behind all of it, at least.
+    PAIRS=$((PAIRS > $(wc -l <"$DIR/moment.far.all") ? PAIRS : $(wc -l <"$DIR/moment.far.all"))) \
+        pairs 'the same at several moments (peer: a tenth of the WAL)' s '<= 1.2' next_far next_near
     clone_and_ask far
     row 'fetched until then' MB "$(echo "$(told far fetched_bytes) / 1000000" | bc -l)" '' '' '< 64' ''
     note_memory mount-far "$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$DIR/clones/far/status.json" | head -1)/status")"
