@@ -1,10 +1,11 @@
-//! Counts what is read from a store.
+//! Counts what is read from a store, and how long that takes.
 //!
 //! From: `repo`, which puts it around the store that it is opened on, below any cache.  To: that store.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -18,6 +19,8 @@ pub struct Count(Arc<Numbers>);
 struct Numbers {
     bytes: AtomicU64,
     reads: AtomicU64,
+    /// A moving average.
+    latency_us: AtomicU64,
 }
 
 impl Count {
@@ -33,9 +36,17 @@ impl Count {
         self.0.reads.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: &Bytes) {
+    /// How long a request takes, about: microseconds, 0 before the first.
+    #[must_use]
+    pub fn latency_us(&self) -> u64 {
+        self.0.latency_us.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: &Bytes, took: Duration) {
+        let first = self.0.reads.fetch_add(1, Ordering::Relaxed) == 0;
         self.0.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.0.reads.fetch_add(1, Ordering::Relaxed);
+        let (before, took) = (self.latency_us(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(1_000_000));
+        self.0.latency_us.store(if first { took } else { before - before / 8 + took / 8 }, Ordering::Relaxed);
     }
 }
 
@@ -68,11 +79,13 @@ impl Store for Counted {
     }
 
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.inner.get_range(key, range).inspect(|bytes| self.count.add(bytes))
+        let begun = Instant::now();
+        self.inner.get_range(key, range).inspect(|bytes| self.count.add(bytes, begun.elapsed()))
     }
 
     fn get_pieces(&self, key: &str, pieces: &[Range<u64>]) -> Result<Bytes, StoreError> {
-        self.inner.get_pieces(key, pieces).inspect(|bytes| self.count.add(bytes))
+        let begun = Instant::now();
+        self.inner.get_pieces(key, pieces).inspect(|bytes| self.count.add(bytes, begun.elapsed()))
     }
 
     fn forget(&self, key: &str, pieces: &[Range<u64>]) {
@@ -80,11 +93,13 @@ impl Store for Counted {
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key).inspect(|bytes| self.count.add(bytes))
+        let begun = Instant::now();
+        self.inner.get(key).inspect(|bytes| self.count.add(bytes, begun.elapsed()))
     }
 
     fn get_tail(&self, key: &str, len: u64) -> Result<(Bytes, u64), StoreError> {
-        self.inner.get_tail(key, len).inspect(|(bytes, _)| self.count.add(bytes))
+        let begun = Instant::now();
+        self.inner.get_tail(key, len).inspect(|(bytes, _)| self.count.add(bytes, begun.elapsed()))
     }
 
     fn head(&self, key: &str) -> Result<Option<Meta>, StoreError> {

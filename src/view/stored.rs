@@ -57,8 +57,6 @@ pub struct StoredObjects {
     fetched_chunks: AtomicU64,
     /// Bytes that another repository gave.
     borrowed_bytes: AtomicU64,
-    /// Microseconds that a request takes, about: a moving average.
-    latency_us: AtomicU64,
 }
 
 /// Short names of the objects that were opened.
@@ -97,7 +95,6 @@ impl StoredObjects {
             chunks: ChunkCache::new(memory_bytes),
             fetched_chunks: AtomicU64::new(0),
             borrowed_bytes: AtomicU64::new(0),
-            latency_us: AtomicU64::new(0),
         })
     }
 
@@ -189,24 +186,21 @@ impl StoredObjects {
 
     /// How many threads are worth the while for so many requests.
     pub(super) fn threads(&self, requests: usize) -> usize {
-        let is_slow = self.latency_us.load(Ordering::Relaxed) >= SLOW_US;
+        let is_slow = self.repository.read().latency_us() >= SLOW_US;
         if is_slow { requests.min(MAX_REQUESTS) } else { decoders(requests) }
     }
 
     /// Does `work` on every item, several at a time; gives the results in their order. For work that waits for the store.
     pub fn each<I: Sync, R: Send>(&self, items: &[I], work: impl Fn(&I) -> R + Sync) -> Vec<R> {
-        let share = items.len().div_ceil(MAX_REQUESTS).max(1);
+        let share = items.len().div_ceil(self.threads(items.len()).max(1)).max(1);
+        let (mine, others) = items.split_at(share.min(items.len()));
         std::thread::scope(|scope| {
             let work = &work;
-            let threads: Vec<_> = items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("reading does not panic")).collect()
+            let threads: Vec<_> = others.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
+            let first: Vec<R> = mine.iter().map(work).collect();
+            let others = threads.into_iter().flat_map(|thread| thread.join().expect("reading does not panic"));
+            first.into_iter().chain(others).collect()
         })
-    }
-
-    fn note_latency(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(1_000_000);
-        let before = self.latency_us.load(Ordering::Relaxed);
-        self.latency_us.store(before - before / 8 + took / 8, Ordering::Relaxed);
     }
 
     /// Fills `buf` from byte `offset` of an object's main stream on if every chunk is in memory; else `false`, and `buf` holds nothing of use.
@@ -340,17 +334,15 @@ impl StoredStream {
         self.shared.spares.read(&self.shared.lost(key, kind), error, fetch)
     }
 
-    /// Counts a fetch of this range, and notes how long a request takes.
+    /// Counts a fetch of this range.
     fn fetched<T>(&self, range: Range<u64>, mut fetch: impl FnMut(&Object) -> Result<T, RepoError>) -> Result<T, RepoError> {
         let chunks = range.end.div_ceil(self.chunk_bytes()) - range.start / self.chunk_bytes();
-        let begun = Instant::now();
         let result = self.shared.ask(|| fetch(&self.object)).or_else(|error| {
             let result = self.fetched_elsewhere(error, fetch)?;
             let stored = self.object.stored_range(Stream::Main, range).unwrap_or(0..0);
             self.shared.borrowed_bytes.fetch_add(stored.end - stored.start, Ordering::Relaxed);
             Ok::<T, RepoError>(result)
         })?;
-        self.shared.note_latency(begun.elapsed());
         self.shared.fetched_chunks.fetch_add(chunks, Ordering::Relaxed);
         Ok(result)
     }
