@@ -184,10 +184,19 @@ impl StoredObjects {
         });
     }
 
+    /// Does a request take longer than decoding what it gives?
+    pub(super) fn is_slow(&self) -> bool {
+        self.repository.read().latency_us() >= SLOW_US
+    }
+
+    /// Is a chunk in memory?
+    pub(super) fn has(&self, stream: &StoredStream, chunk: u64) -> bool {
+        self.chunks.has(&(stream.number, chunk))
+    }
+
     /// How many threads are worth the while for so many requests.
     pub(super) fn threads(&self, requests: usize) -> usize {
-        let is_slow = self.repository.read().latency_us() >= SLOW_US;
-        if is_slow { requests.min(MAX_REQUESTS) } else { decoders(requests) }
+        if self.is_slow() { requests.min(MAX_REQUESTS) } else { decoders(requests) }
     }
 
     /// Does `work` on every item, several at a time; gives the results in their order. For work that waits for the store.

@@ -19,6 +19,9 @@ use crate::store::StoreError;
 use crate::view::content::StoredFiles;
 use crate::view::stored::StoredStream;
 
+/// So many chunks are fetched ahead at most: 4 MiB.
+const MAX_AHEAD: u64 = 32;
+
 /// So many opened segments are kept.
 const MAX_OPENED: usize = 256;
 
@@ -93,18 +96,22 @@ impl ArchivedWal {
 }
 
 /// Segments by number; keeps those opened lately open. Cheap to clone, and clones share that.
+///
+/// Whoever reads chunk after chunk gets more and more of them fetched ahead, where a request takes longer than decoding chunks that are not wanted.
 #[derive(Debug, Clone)]
 pub struct Segments {
     files: StoredFiles,
     layout: Layout,
     opened: Arc<Mutex<HashMap<WalSegment, StoredStream>>>,
+    /// Chunk read last: the stream's number, its own, and so many are fetched together.
+    last: (u32, u64, u64),
 }
 
 impl Segments {
     /// Segments of one cluster.
     #[must_use]
     pub fn new(files: StoredFiles, layout: Layout) -> Segments {
-        Segments { files, layout, opened: Arc::default() }
+        Segments { files, layout, opened: Arc::default(), last: (u32::MAX, 0, 1) }
     }
 
     /// `None` if the archive does not have it (yet).
@@ -127,6 +134,25 @@ impl Segments {
     }
 }
 
+impl Segments {
+    /// Fetches a chunk together with those behind it if it is read after the one before it.
+    fn look_ahead(&mut self, stream: &StoredStream, number: u64) {
+        let (last_stream, last, together) = self.last;
+        if (stream.number(), number) == (last_stream, last) {
+            return;
+        }
+        let follows = number == 0 || (stream.number(), number) == (last_stream, last + 1);
+        self.last = (stream.number(), number, if follows { together } else { 1 });
+        if !follows || !self.files.shared.is_slow() || self.files.shared.has(stream, number) {
+            return;
+        }
+        let together = (together * 2).min(MAX_AHEAD);
+        self.last.2 = together;
+        let end = stream.object().main_len().div_ceil(stream.chunk_bytes()).min(number + together);
+        self.files.shared.bring((number..end).map(|number| (stream.clone(), number)).collect());
+    }
+}
+
 impl WalBytes for Segments {
     type Error = RepoError;
 
@@ -135,7 +161,9 @@ impl WalBytes for Segments {
         if offset >= stream.object().main_len() {
             return Ok(Some(Bytes::new()));
         }
-        let chunk = Bytes::from_owner(stream.chunk(offset / stream.chunk_bytes())?);
+        let number = offset / stream.chunk_bytes();
+        self.look_ahead(&stream, number);
+        let chunk = Bytes::from_owner(stream.chunk(number)?);
         let inside = usize::try_from(offset % stream.chunk_bytes()).unwrap_or(usize::MAX).min(chunk.len());
         Ok(Some(chunk.slice(inside..)))
     }
