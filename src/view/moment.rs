@@ -9,6 +9,7 @@ mod error;
 mod gather;
 mod mentions;
 mod pages;
+mod parts;
 mod read;
 mod references;
 mod target;

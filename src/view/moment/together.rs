@@ -8,16 +8,13 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::error::MomentError;
-use super::pages::Pages;
+use super::parts::{CHUNKS_OF_A_WINDOW, PageParts};
 use super::references::LookedUp;
 use crate::format::index::WalChunk;
 use crate::pg::page::Page;
 use crate::pg::{BlockTag, Lsn};
 use crate::view::locate::{Base, Recipe, Step, begin, go_on};
 use crate::view::page::{base, finish, lead_on};
-
-/// Chunks that are fetched and decoded together: 4 MiB of WAL. They stay in memory, beside those of other reads, until their records are applied.
-pub(super) const CHUNKS_OF_A_WINDOW: usize = 32;
 
 /// Pages that have entries for more chunks than this are not rebuilt with others: 40 bytes for each.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -48,7 +45,7 @@ impl Rebuilt {
     }
 }
 
-impl Pages<'_> {
+impl PageParts<'_> {
     /// The first of these blocks of one fork (at least one), as they stood.
     pub(super) fn together(&self, tags: &[BlockTag]) -> Result<Vec<Rebuilt>, MomentError> {
         let blocks = self.look_up(tags)?;
