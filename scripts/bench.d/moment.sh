@@ -128,7 +128,7 @@ bench_moment() {
     pairs "clone create to count(*), $wal (peer: native start)" s '+2 s' our_far native
     # As many pairs as there are moments behind all of it, at least.
     PAIRS=$((PAIRS > $(wc -l <"$DIR/moment.far.all") ? PAIRS : $(wc -l <"$DIR/moment.far.all"))) \
-        pairs 'the same at several moments (peer: a tenth of the WAL)' s '<= 1.25' next_far next_near
+        pairs 'the same at several moments (peer: a tenth of the WAL)' s '<= 1.2' next_far next_near
     clone_and_ask far
     row 'fetched until then' MB "$(echo "$(told far fetched_bytes) / 1000000" | bc -l)" '' '' '< 64' ''
     note_memory mount-far "$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$DIR/clones/far/status.json" | head -1)/status")"
