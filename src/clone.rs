@@ -22,6 +22,7 @@ pub mod record;
 pub mod server;
 pub mod status;
 pub mod user;
+pub mod warm;
 
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};

@@ -65,6 +65,13 @@ pub fn trim(value: &str, directories: &[PathBuf]) -> Trimmed {
     trimmed
 }
 
+/// May a configuration file set the setting, or name another file that does?
+#[must_use]
+pub fn may_be_set(conf: &str) -> bool {
+    let line = |line: &str| line.trim_start().to_ascii_lowercase();
+    conf.lines().map(line).any(|line| line.starts_with("shared_preload_libraries") || line.starts_with("include"))
+}
+
 fn is_installed(library: &str, directories: &[PathBuf]) -> bool {
     let there = |path: PathBuf| path.exists() || path.with_extension("so").exists();
     if library.starts_with('/') {
@@ -117,6 +124,14 @@ mod tests {
         let trimmed = trim("timescaledb", &directories);
         assert_eq!((trimmed.kept.as_str(), trimmed.left_out.len()), ("timescaledb", 0));
         assert_eq!(trimmed.settings, [("timescaledb.max_background_workers", "0")]);
+    }
+
+    #[test]
+    fn a_file_without_the_setting_is_told_from_one_that_may_have_it() {
+        assert!(!may_be_set("#shared_preload_libraries = ''\nport = 5432\n# include 'more.conf'\n"));
+        for conf in ["port = 1\n  Shared_Preload_Libraries 'a'", "include_dir 'conf.d'", "INCLUDE_if_exists = 'x'"] {
+            assert!(may_be_set(conf), "{conf}");
+        }
     }
 
     #[test]

@@ -100,11 +100,15 @@ impl Server {
     }
 
     /// Leaves out of `shared_preload_libraries` what must not or cannot be loaded, and says what that was. Asks Postgres what the setting is, for
-    /// it may stand in any of several files.
+    /// it may stand in any of several files; but not where none of them can have it.
     ///
     /// # Errors
     /// [`CloneError::Server`] with what Postgres said, [`CloneError::Program`].
     pub fn trim_preloaded(&self) -> Result<Vec<preload::LeftOut>, CloneError> {
+        let files = ["postgresql.conf", "postgresql.auto.conf"].map(|name| fs_err::read_to_string(self.clone.data().join(name)));
+        if files.iter().all(|text| text.as_ref().is_ok_and(|text| !preload::may_be_set(text))) {
+            return Ok(Vec::new());
+        }
         let output = self.run(self.command("postgres").args(["-C", "shared_preload_libraries", "-D"]).arg(self.clone.data()))?;
         if !output.status.success() {
             return Err(self.failed("read its configuration", &output, 0));

@@ -65,8 +65,8 @@ pub trait SearchedWal {
     fn summaries(&self, path: &TimelinePath, numbers: Range<u64>) -> Result<BTreeMap<u64, Summary>, <Self::Bytes as WalBytes>::Error>;
 }
 
-/// So many summaries are asked for at a time.
-const SUMMARIES_AHEAD: u64 = 256;
+/// So many summaries are asked for at first, then twice as many each time: the moment may be near, or far.
+const SUMMARIES_AT_FIRST: u64 = 64;
 
 /// Why a moment has no point.
 #[derive(Debug, Error)]
@@ -194,8 +194,14 @@ struct Search<'a, W> {
     wanted: &'a Wanted,
     path: &'a TimelinePath,
     wal: &'a W,
-    /// Those that were asked for last, and which those are.
-    summaries: RefCell<(Range<u64>, BTreeMap<u64, Summary>)>,
+    summaries: RefCell<Summaries>,
+}
+
+/// Summaries that were asked for last, and those that came along.
+#[derive(Default)]
+struct Summaries {
+    asked: Range<u64>,
+    known: BTreeMap<u64, Summary>,
 }
 
 /// A point and the newest commit before it, or why this backup does not lead there.
@@ -307,11 +313,13 @@ where
             return Ok(None);
         }
         let mut summaries = self.summaries.borrow_mut();
-        if !summaries.0.contains(&no) {
-            let numbers = no..no + SUMMARIES_AHEAD;
-            *summaries = (numbers.clone(), self.wal.summaries(self.path, numbers).map_err(ResolveError::Source)?);
+        let Summaries { asked, known } = &mut *summaries;
+        if !asked.contains(&no) && !known.contains_key(&no) {
+            let count = (asked.end - asked.start).saturating_mul(2).max(SUMMARIES_AT_FIRST);
+            *asked = no..no.saturating_add(count);
+            *known = self.wal.summaries(self.path, asked.clone()).map_err(ResolveError::Source)?;
         }
-        Ok(summaries.1.get(&no).copied())
+        Ok(known.get(&no).copied())
     }
 
     /// Is it certain that recovery stops at no record that ends in this segment?

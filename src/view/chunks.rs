@@ -5,10 +5,41 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
+
+/// A chunk, shared: the very memory that it was decoded into.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chunk<T = u8>(Arc<Vec<T>>);
+
+impl<T> Clone for Chunk<T> {
+    fn clone(&self) -> Chunk<T> {
+        Chunk(self.0.clone())
+    }
+}
+
+impl<T> From<Vec<T>> for Chunk<T> {
+    fn from(items: Vec<T>) -> Chunk<T> {
+        Chunk(Arc::new(items))
+    }
+}
+
+impl<T> Deref for Chunk<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> AsRef<[T]> for Chunk<T> {
+    fn as_ref(&self) -> &[T] {
+        &self.0
+    }
+}
 
 /// Chunks (of `T`) by key, the least recently used going first.
 #[derive(Debug)]
@@ -20,7 +51,7 @@ pub struct ChunkCache<K: Hash + Eq, T = u8> {
 
 #[derive(Debug)]
 struct State<K: Hash + Eq, T> {
-    chunks: LruCache<K, Arc<[T]>>,
+    chunks: LruCache<K, Chunk<T>>,
     bytes: usize,
     /// Keys being loaded, with how many wait for each.
     loading: HashMap<K, usize>,
@@ -35,7 +66,7 @@ impl<K: Hash + Eq + Clone, T> ChunkCache<K, T> {
     }
 
     /// The chunk if it is in memory.
-    pub fn get(&self, key: &K) -> Option<Arc<[T]>> {
+    pub fn get(&self, key: &K) -> Option<Chunk<T>> {
         self.state.lock().chunks.get(key).cloned()
     }
 
@@ -48,7 +79,7 @@ impl<K: Hash + Eq + Clone, T> ChunkCache<K, T> {
     ///
     /// # Errors
     /// Those of `load`.
-    pub fn get_or_load<E>(&self, key: &K, load: impl FnOnce() -> Result<Vec<T>, E>) -> Result<Arc<[T]>, E> {
+    pub fn get_or_load<E>(&self, key: &K, load: impl FnOnce() -> Result<Vec<T>, E>) -> Result<Chunk<T>, E> {
         {
             let mut state = self.state.lock();
             loop {
@@ -64,13 +95,13 @@ impl<K: Hash + Eq + Clone, T> ChunkCache<K, T> {
             state.loading.insert(key.clone(), 0);
         }
         let _waiters_go_on = Loading { cache: self, key };
-        let chunk: Arc<[T]> = load()?.into();
+        let chunk = Chunk::from(load()?);
         self.insert(key.clone(), chunk.clone());
         Ok(chunk)
     }
 
     /// Puts a chunk that came along with another one.
-    pub fn insert(&self, key: K, chunk: Arc<[T]>) {
+    pub fn insert(&self, key: K, chunk: Chunk<T>) {
         let mut state = self.state.lock();
         state.bytes += size_of_val(&*chunk);
         if let Some(old) = state.chunks.put(key, chunk) {

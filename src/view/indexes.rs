@@ -59,7 +59,8 @@ impl WalIndexes<'_> {
     }
 
     fn collect(&self, numbers: Range<u64>, longest: u64, pieces: &mut Vec<Piece>) -> Result<(), IndexError<RepoError>> {
-        let units = self.units(numbers, longest);
+        let last = numbers.end.saturating_sub(1);
+        let units = self.units(numbers, longest, last);
         let opened = self.files.shared.each(&units, |unit| self.open(*unit));
         for (unit, index) in units.into_iter().zip(opened) {
             let usable = index.map_err(IndexError::Read)?.filter(|index| index.summaries().iter().all(|s| !s.has.any(IN_ORDER)));
@@ -72,8 +73,8 @@ impl WalIndexes<'_> {
         Ok(())
     }
 
-    /// Cuts a stretch into roll-ups of at most `longest` segments, the longest that fit, and single segments.
-    fn units(&self, numbers: Range<u64>, longest: u64) -> Vec<Unit> {
+    /// Cuts a stretch into roll-ups of at most `longest` segments, the longest that do not go past segment `last`, and single segments.
+    fn units(&self, numbers: Range<u64>, longest: u64, last: u64) -> Vec<Unit> {
         let mut units = Vec::new();
         let mut no = numbers.start;
         while no < numbers.end {
@@ -82,7 +83,7 @@ impl WalIndexes<'_> {
                 Some(segment) => {
                     let fits =
                         |run: &SegmentRun| run.count() <= longest && self.segment(run.last).map(|s| s.timeline) == Some(run.timeline);
-                    let rollup = self.listed.rollups_from(segment, numbers.end - 1).find(fits);
+                    let rollup = self.listed.rollups_from(segment, last).find(fits);
                     rollup.map_or(Unit::Segment(segment), Unit::Rollup)
                 }
             };
@@ -122,12 +123,12 @@ impl WalIndexes<'_> {
         Ok(whole.and_then(|built| Index::open(IndexSource::Memory(built.bytes)).ok()))
     }
 
-    /// Summaries of segments, where there are any: those of `numbers` at least.
+    /// Summaries of segments, where there are any: those of `numbers` at least. A roll-up that goes on behind them is better than many single segments.
     ///
     /// # Errors
     /// Those of the store.
     pub fn summaries(&self, numbers: Range<u64>) -> Result<BTreeMap<u64, Summary>, RepoError> {
-        let units = self.units(numbers, u64::MAX);
+        let units = self.units(numbers, u64::MAX, u64::MAX);
         let mut all = BTreeMap::new();
         for index in self.files.shared.each(&units, |unit| self.stored(*unit)) {
             all.extend(index?.iter().flat_map(|index| index.summaries()).map(|summary| (summary.segment.no, *summary)));

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::repo::object::Edges;
 use crate::repo::{Object, ObjectKind, RepoError, Repository, Stream};
 use crate::store::StoreError;
-use crate::view::chunks::ChunkCache;
+use crate::view::chunks::{Chunk, ChunkCache};
 use crate::view::spare::{Lost, Spares};
 
 /// Memory for decoded chunks, bytes.
@@ -292,7 +292,7 @@ impl StoredStream {
     ///
     /// # Errors
     /// As [`Object::read_main`].
-    pub fn chunk(&self, number: u64) -> Result<Arc<[u8]>, RepoError> {
+    pub fn chunk(&self, number: u64) -> Result<Chunk, RepoError> {
         self.shared.chunks.get_or_load(&(self.number, number), || {
             let range = self.range_of(number..number + 1);
             self.fetched(range.clone(), |object| object.read_main(range.clone()))
@@ -321,7 +321,7 @@ impl StoredStream {
         let range = self.range_of(chunks.clone());
         let bytes = self.fetched(range.clone(), |object| object.read_main(range.clone()))?;
         for (chunk, part) in chunks.zip(bytes.chunks(usize::try_from(self.chunk_bytes()).unwrap_or(usize::MAX))) {
-            self.shared.chunks.insert((self.number, chunk), part.into());
+            self.shared.chunks.insert((self.number, chunk), part.to_vec().into());
         }
         Ok(())
     }

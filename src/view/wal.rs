@@ -186,3 +186,47 @@ impl WalBytes for Within {
         Ok(bytes.map(|bytes| bytes.slice(..usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len()))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pg::{Major, SegmentSize, Timeline};
+    use crate::repo::layout::ClusterFolder;
+    use crate::repo::{Cipher, ObjectKind, Repository};
+    use crate::store::fault::{Call, Fault, FaultStore};
+    use crate::store::memory::MemoryStore;
+    use crate::view::stored::StoredObjects;
+
+    const SIZE: SegmentSize = SegmentSize::DEFAULT;
+    const SEGMENT: WalSegment = WalSegment { timeline: Timeline(1), no: 3 };
+
+    /// Bytes of the segment, and reads that it took to read it from chunk to chunk where each read takes so long.
+    fn read_through(latency: Duration) -> (Vec<u8>, Vec<u8>, u64) {
+        let body: Vec<u8> = (0..SIZE.bytes() / 8).flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()).collect();
+        let store = FaultStore::new(Arc::new(MemoryStore::default()));
+        let repository = Repository::create(Arc::new(store.clone()), Cipher::None, None).unwrap();
+        let folder = ClusterFolder::new("main", Major::V15, 42);
+        repository.put_object(&folder.segment(SEGMENT, SIZE), ObjectKind::WalSegment, &body, None).unwrap();
+        store.plan(Call::Read, "wal", 0..u64::MAX, Fault::Delay(latency));
+        let shared = StoredObjects::new(Arc::new(repository), 64 << 20);
+        let files = StoredFiles { shared, folder, label: String::new() };
+        let layout = Layout { major: Major::V15, segment_size: SIZE, system_id: None };
+        let (mut segments, mut found) = (Segments::new(files, layout), Vec::new());
+        let before = store.calls(Call::Read);
+        while let Some(part) = segments.read(SEGMENT, found.len() as u64).unwrap().filter(|part| !part.is_empty()) {
+            found.extend(part);
+        }
+        (body, found, store.calls(Call::Read) - before)
+    }
+
+    #[test]
+    fn a_slow_store_is_asked_for_more_and_more_at_a_time_and_a_fast_one_for_what_is_wanted() {
+        const CHUNKS: u64 = 128;
+        let (body, found, reads) = read_through(Duration::from_millis(6));
+        assert!(body == found && reads < 16, "{reads} reads");
+        let (body, found, reads) = read_through(Duration::ZERO);
+        assert!(body == found && reads > CHUNKS / 2, "{reads} reads");
+    }
+}

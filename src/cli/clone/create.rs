@@ -10,7 +10,7 @@ use super::super::Context;
 use super::super::report::print;
 use super::list::replayed_by;
 use super::{CreateArgs, Took, mount, report, server_of, tear_down};
-use crate::clone::{Clones, Record, ThinClone, User, port};
+use crate::clone::{Clones, Record, ThinClone, User, port, warm};
 use crate::view::open::Replay;
 
 pub(super) fn run(args: &CreateArgs, clones: &Clones, context: &Context) -> anyhow::Result<ExitCode> {
@@ -48,6 +48,7 @@ fn bring_up(clone: &ThinClone, record: &Record, began: Instant, context: &Contex
         return Ok(Err(code));
     }
     let mounted = began.elapsed();
+    let _warming = warm::begin(clone);
     let record = clone.record()?;
     let server = server_of(clone, &record, context)?;
     let left_out = server.trim_preloaded()?;

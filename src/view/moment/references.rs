@@ -10,7 +10,7 @@ use super::error::MomentError;
 use super::mentions::{Extent, Mentioned, of_chunk};
 use crate::format::index::{Entry, WalChunk};
 use crate::pg::{BlockTag, Lsn, Timeline};
-use crate::view::chunks::ChunkCache;
+use crate::view::chunks::{Chunk, ChunkCache};
 use crate::view::index_memory::{IndexMemory, Known};
 use crate::view::locate::Reference;
 use crate::view::scan::ScannedIndex;
@@ -239,7 +239,7 @@ impl References {
     }
 
     /// What the records that begin in a chunk touch, by block, then Lsn.
-    fn mentions(&self, wal: &ArchivedWal, chunk: WalChunk, extent: Extent) -> Result<Arc<[Mentioned]>, MomentError> {
+    fn mentions(&self, wal: &ArchivedWal, chunk: WalChunk, extent: Extent) -> Result<Chunk<Mentioned>, MomentError> {
         self.memory.0.mentions.get_or_load(&(self.timeline, chunk, extent), || of_chunk(wal, chunk, extent))
     }
 }
