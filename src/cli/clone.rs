@@ -15,7 +15,7 @@ use super::Context;
 use super::moment::MomentArgs;
 use super::report::print;
 use crate::clone::server::{self, Programs, Server};
-use crate::clone::{CloneError, Clones, Record, State, Status, ThinClone, port};
+use crate::clone::{CloneError, Clones, Record, State, Status, ThinClone, port, warm};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -130,6 +130,7 @@ fn start(args: &StartArgs, clones: &Clones, context: &Context) -> anyhow::Result
         return Ok(code);
     }
     let mounted = began.elapsed();
+    let _warming = warm::begin(&clone);
     server::remove_stale_pid_file(&clone)?;
     let server = server_of(&clone, &record, context)?;
     if let Err(error) = server.start() {

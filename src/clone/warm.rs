@@ -33,8 +33,8 @@ const SHARED: [u32; 12] = [1262, 2671, 2672, 1260, 2676, 2677, 1261, 2694, 2695,
 /// What a connection fills its caches from: `pg_class`, `pg_attribute`, `pg_index`, `pg_opclass`, `pg_amproc`, `pg_am`, `pg_type`, `pg_namespace`,
 /// `pg_proc`, `pg_amop`, `pg_operator`, `pg_statistic`, each with the indexes that it is looked up by.
 const OF_DATABASE: [u32; 28] = [
-    1259, 2662, 2663, 1249, 2659, 2610, 2679, 2678, 2616, 2687, 2603, 2655, 2601, 2652, 1247, 2703, 2615, 2684, 2685, 1255, 2690, 2691, 2602, 2653,
-    2654, 2617, 2619, 2696,
+    1259, 2662, 2663, 1249, 2659, 2610, 2679, 2678, 2616, 2687, 2603, 2655, 2601, 2652, 1247, 2703, 2615, 2684, 2685, 1255, 2690, 2691,
+    2602, 2653, 2654, 2617, 2619, 2696,
 ];
 
 /// Reading in the background; ends when it is dropped, or with what is being read.
