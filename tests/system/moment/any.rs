@@ -131,7 +131,29 @@ struct Way {
     /// What has to be asked for to get there; `None` for the newest.
     timeline: Option<Timeline>,
     notable: Vec<Notable>,
+    /// See [`Oracle::announced`].
+    announced: Vec<(Lsn, Option<u32>)>,
 }
+
+impl Way {
+    fn new(oracle: &Oracle<'_>, from: Lsn, path: TimelinePath, timeline: Option<Timeline>) -> Way {
+        Way { timeline, notable: oracle.notable(from, path.clone()), announced: oracle.announced(from, path) }
+    }
+
+    /// The next xid of a recovery that did not listen, had it listened.
+    fn next_xid(&self, native: &Recovered) -> u64 {
+        let heard: Vec<Option<u32>> = self.announced.iter().take_while(|(end, _)| *end <= native.stopped_at).map(|(_, xid)| *xid).collect();
+        let since = heard.rsplit(Option::is_none).next().unwrap_or_default();
+        let next = |next: u64, xid: &u32| {
+            let further = xid.wrapping_add(1).max(FIRST_NORMAL_XID).wrapping_sub((next & 0xFFFF_FFFF) as u32);
+            if further < 1 << 31 { next + u64::from(further) } else { next }
+        };
+        since.iter().flatten().fold(native.control.checkpoint.next_xid, next)
+    }
+}
+
+/// Xids below it are special (`FirstNormalTransactionId`).
+const FIRST_NORMAL_XID: u32 = 3;
 
 struct Moment {
     lsn: Lsn,
@@ -192,9 +214,13 @@ fn choose(dice: &mut Dice, past: &Past, row: &Row, ways: &[Way], count: usize) -
 
 /// `full_page_writes` is not among them: the recovered server has already gone over to its own setting. What recovery takes from a checkpoint where it
 /// begins and not from one that it comes by (`xlog_redo`) is compared only if it began where ours did, `at_one_go`. When transaction status goes away,
-/// recovery leaves the oldest xid as it is until the next checkpoint (`clog_redo`), where the primary's moves, and ours.
-fn assert_same_counters(ours: &ControlFile, native: &ControlFile, oldest_status: Option<(u32, u32)>, at_one_go: bool) {
-    let mut native = native.clone();
+/// recovery leaves the oldest xid as it is until the next checkpoint (`clog_redo`), where the primary's moves, and ours. The next xid is ours and a
+/// standby's ([`Oracle::announced`]).
+fn assert_same_counters(ours: &ControlFile, recovered: &Recovered, way: &Way, at_one_go: bool) {
+    let mut native = recovered.control.clone();
+    let replayed = way.notable.iter().filter(|n| n.end <= recovered.stopped_at);
+    let oldest_status = replayed.filter_map(|n| n.oldest_status).next_back();
+    native.checkpoint.next_xid = way.next_xid(recovered);
     if let Some((xid, database)) = oldest_status.filter(|(xid, _)| (1..1 << 31).contains(&xid.wrapping_sub(native.checkpoint.oldest_xid))) {
         (native.checkpoint.oldest_xid, native.checkpoint.oldest_xid_database) = (xid, database);
     }
@@ -230,8 +256,7 @@ fn compare_files(past: &Past, oracle: &Oracle<'_>, way: &Way, native: &Recovered
     let branched: Lsn =
         history.lines().last().and_then(|line| line.split_whitespace().nth(1)).expect("a position").parse().expect("a position");
     assert_eq!(oracle.behind_header(branched), oracle.behind_header(native.stopped_at), "where recovery stops");
-    let replayed = way.notable.iter().filter(|n| n.end <= native.stopped_at);
-    assert_same_counters(&control, &native.control, replayed.filter_map(|n| n.oldest_status).next_back(), at_one_go);
+    assert_same_counters(&control, native, way, at_one_go);
     compare::assert_same(ours.dir(), native.cluster.data());
     // There is no pg_checksums of 14 here, and no other version takes its clusters.
     if checksums && past.cluster.major() > 14 {
@@ -291,9 +316,9 @@ fn every_moment_equals_recovery(row: &Row, count: usize) {
     eprintln!("unpacked, {:.1?} since the storm", since.elapsed());
     let start = past.repository.manifest(&past.cluster, &past.label).header.start_lsn;
     let newest = oracle.newest_path();
-    let mut ways = vec![Way { timeline: None, notable: oracle.notable(start, newest.clone()) }];
+    let mut ways = vec![Way::new(&oracle, start, newest.clone(), None)];
     if newest != TimelinePath::single(Timeline(1)) {
-        ways.push(Way { timeline: Some(Timeline(1)), notable: oracle.notable(start, TimelinePath::single(Timeline(1))) });
+        ways.push(Way::new(&oracle, start, TimelinePath::single(Timeline(1)), Some(Timeline(1))));
     }
     let mut judge = Judge { oracle: &oracle, halt: None };
     let mut equal = 0;

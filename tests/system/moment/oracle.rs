@@ -110,6 +110,21 @@ impl<'a> Oracle<'a> {
         list
     }
 
+    /// Xids that records only tell of, without being theirs, with where those end; `None` at a shutdown checkpoint, which says exactly what comes next.
+    ///
+    /// A standby goes by them (`ProcArrayApplyRecoveryInfo`, `ProcArrayApplyXidAssignment`), and so do we; recovery with `hot_standby = off` does not.
+    pub(super) fn announced(&self, from: Lsn, path: TimelinePath) -> Vec<(Lsn, Option<u32>)> {
+        let major = Major::from_number(self.cluster.major().into()).expect("known");
+        let mut list = Vec::new();
+        self.records(from, path, |record| match effect(record, major).expect("known") {
+            Some(Effect::RunningXacts { next_xid, .. }) => list.push((record.end, Some(next_xid.wrapping_sub(1)))),
+            Some(Effect::Assignment { subxids, .. }) => list.extend(subxids.iter().map(|xid| (record.end, Some(*xid)))),
+            Some(Effect::Checkpoint { shutdown: true, .. }) => list.push((record.end, None)),
+            _ => {}
+        });
+        list
+    }
+
     /// Hands over every archived record from `from` on; returns where they end.
     pub(super) fn records(&self, from: Lsn, path: TimelinePath, mut each: impl FnMut(&Record<'_>)) -> Lsn {
         let major = Major::from_number(self.cluster.major().into()).expect("known");
