@@ -76,3 +76,31 @@ fn files(data: &Path) -> Vec<PathBuf> {
     let of_database = |oid: u32| OF_DATABASE.iter().map(move |catalog| data.join(format!("base/{oid}/{catalog}")));
     shared.chain(databases.into_iter().take(MAX_DATABASES).flat_map(of_database)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_catalogs_come_first_then_those_of_users_databases() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["1", "5", "16400", "16399", "pgsql_tmp"] {
+            fs_err::create_dir_all(dir.path().join("base").join(name)).unwrap();
+        }
+        let files = files(dir.path());
+        let place = |file: &str| files.iter().position(|path| *path == dir.path().join(file)).unwrap();
+        let places = ["global/1262", "base/16399/1259", "base/16400/1259", "base/1/1259", "base/5/1259"].map(place);
+        assert!(places.is_sorted(), "{places:?}");
+        assert_eq!(files.len(), SHARED.len() + 4 * OF_DATABASE.len());
+    }
+
+    #[test]
+    fn of_many_databases_few_are_read_and_of_none_the_shared_catalogs() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(files(dir.path()).len(), SHARED.len());
+        for oid in 20000..20100 {
+            fs_err::create_dir_all(dir.path().join(format!("base/{oid}"))).unwrap();
+        }
+        assert_eq!(files(dir.path()).len(), SHARED.len() + MAX_DATABASES * OF_DATABASE.len());
+    }
+}
