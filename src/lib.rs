@@ -11,6 +11,7 @@ pub mod clone;
 pub mod config;
 pub mod explain;
 pub mod format;
+pub mod parallel;
 pub mod pg;
 pub mod redo;
 pub mod repo;

@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::advice::Advice;
 use crate::archive::block_index::{self, Archived};
 use crate::format::index::{Index, IndexError, Subject, merge};
+use crate::parallel;
 use crate::pg::wal::Layout;
 use crate::pg::{SegmentSize, Timeline, WalSegment};
 use crate::repo::catalog::{Catalog, WalRun};
@@ -109,7 +110,6 @@ pub fn complete(repository: &Repository, folder: &ClusterFolder, rebuild: bool) 
 /// # Errors
 /// [`IndexingError`]. There is no harm in it: [`complete`] makes what is missing.
 pub fn roll_up_to(repository: &Repository, folder: &ClusterFolder, size: SegmentSize, segment: WalSegment) -> Result<bool, IndexingError> {
-    const AT_A_TIME: usize = 16;
     let wanted = around(segment.timeline, segment.no, TIERS[0]);
     if segment.no != wanted.last || repository.has_object(&folder.rollup(wanted, size))? {
         return Ok(false);
@@ -117,11 +117,7 @@ pub fn roll_up_to(repository: &Repository, folder: &ClusterFolder, size: Segment
     let indexes = Indexes::unlisted(folder, size);
     let numbers: Vec<u64> = (wanted.first..=wanted.last).collect();
     let open = |no: &u64| indexes.of_segment(repository, WalSegment { no: *no, ..segment });
-    let parts: Result<Option<Vec<StoredIndex>>, RepoError> = std::thread::scope(|scope| {
-        let shares = numbers.chunks(numbers.len().div_ceil(AT_A_TIME));
-        let threads: Vec<_> = shares.map(|share| scope.spawn(move || share.iter().map(open).collect::<Vec<_>>())).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("reading does not panic")).collect()
-    });
+    let parts: Result<Option<Vec<StoredIndex>>, RepoError> = parallel::map(parallel::MAX_REQUESTS, &numbers, open).into_iter().collect();
     let Some(parts) = parts? else { return Ok(false) };
     Ok(merge_to(repository, folder, size, wanted, &parts)?.is_some())
 }

@@ -130,7 +130,7 @@ fn start(args: &StartArgs, clones: &Clones, context: &Context) -> anyhow::Result
         return Ok(code);
     }
     let mounted = began.elapsed();
-    let _warming = warm::begin(&clone);
+    let warming = warm::begin(&clone);
     server::remove_stale_pid_file(&clone)?;
     let server = server_of(&clone, &record, context)?;
     if let Err(error) = server.start() {
@@ -139,6 +139,7 @@ fn start(args: &StartArgs, clones: &Clones, context: &Context) -> anyhow::Result
         }
         return Err(error.into());
     }
+    warming.wait_for_first(WARMING);
     report(&clone, &record, &Took { mount: mounted, server: began.elapsed().saturating_sub(mounted) }, context);
     Ok(ExitCode::SUCCESS)
 }
@@ -212,6 +213,9 @@ fn tear_down(clone: &ThinClone, context: &Context) -> anyhow::Result<()> {
     }
     Ok(clone.remove()?)
 }
+
+/// So long may catalogs still be read once the server has started.
+const WARMING: Duration = Duration::from_secs(2);
 
 /// How long it took until a clone could be used.
 struct Took {

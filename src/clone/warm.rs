@@ -2,15 +2,18 @@
 //!
 //! From: `cli::clone`, between mounting and starting.  To: the files below the mount point, read as anybody would.
 //! A first connection goes through parts of some twenty system catalogs, page after page. Where much WAL lies behind a moment those pages are made of
-//! records from all over it. Nothing is found out and nothing lost if a file is not there (a catalog that was rewritten has another name) or cannot be
-//! read: the server meets it again.
+//! records from all over it, and where the repository is far away each of them waits for it; here neighbours are read together, and files side by side.
+//! Nothing is found out and nothing lost if a file is not there (a catalog that was rewritten has another name) or cannot be read: the server meets it
+//! again.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fs_err::File;
+use parking_lot::{Condvar, Mutex};
 
 use super::ThinClone;
 
@@ -37,32 +40,61 @@ const OF_DATABASE: [u32; 28] = [
     2602, 2653, 2654, 2617, 2619, 2696,
 ];
 
-/// Reading in the background; ends when it is dropped, or with what is being read.
+/// So many files are those of all databases, and of the first one.
+const FIRST: usize = SHARED.len() + OF_DATABASE.len();
+
+/// Reading in the background; no other file is begun once it is dropped.
 #[derive(Debug)]
-pub struct Warming {
-    ended: Arc<AtomicBool>,
+pub struct Warming(Arc<Progress>);
+
+#[derive(Debug)]
+struct Progress {
+    files: Vec<PathBuf>,
+    next: AtomicUsize,
+    /// Files of [`FIRST`] that were read.
+    first_done: Mutex<usize>,
+    changed: Condvar,
 }
 
 /// Begins to read a mounted clone's catalogs.
 #[must_use]
 pub fn begin(clone: &ThinClone) -> Warming {
-    let ended = Arc::new(AtomicBool::new(false));
-    let (files, next) = (Arc::new(files(&clone.data())), Arc::new(AtomicUsize::new(0)));
+    let (next, first_done, changed) = (AtomicUsize::new(0), Mutex::new(0), Condvar::new());
+    let progress = Arc::new(Progress { files: files(&clone.data()), next, first_done, changed });
     for _ in 0..THREADS {
-        let (files, next, ended) = (files.clone(), next.clone(), ended.clone());
-        std::thread::spawn(move || {
-            while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !ended.load(Ordering::Relaxed)) {
-                // Whoever needs it hears why it cannot be read.
-                let _unread = File::open(path).and_then(|file| std::io::copy(&mut file.take(MAX_BYTES), &mut std::io::sink()));
-            }
-        });
+        let progress = progress.clone();
+        std::thread::spawn(move || progress.read_files());
     }
-    Warming { ended }
+    Warming(progress)
+}
+
+impl Warming {
+    /// Waits until the shared catalogs and those of the first database have been read, but not longer than that.
+    pub fn wait_for_first(&self, at_most: Duration) {
+        let wanted = FIRST.min(self.0.files.len());
+        let mut done = self.0.first_done.lock();
+        self.0.changed.wait_while_for(&mut done, |done| *done < wanted, at_most);
+    }
 }
 
 impl Drop for Warming {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.0.next.store(self.0.files.len(), Ordering::Relaxed);
+    }
+}
+
+impl Progress {
+    fn read_files(&self) {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = self.files.get(number) else { return };
+            // Whoever needs it hears why it cannot be read.
+            let _unread = File::open(path).and_then(|file| std::io::copy(&mut file.take(MAX_BYTES), &mut std::io::sink()));
+            if number < FIRST {
+                *self.first_done.lock() += 1;
+                self.changed.notify_all();
+            }
+        }
     }
 }
 
@@ -70,8 +102,8 @@ impl Drop for Warming {
 fn files(data: &Path) -> Vec<PathBuf> {
     let names = fs_err::read_dir(data.join("base")).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut databases: Vec<u32> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
-    // Users' own before `postgres` and the templates.
-    databases.sort_unstable_by_key(|oid| (*oid < FIRST_NORMAL_OID, *oid));
+    // Users' own, the oldest first; then `postgres`, which has the highest number of the others, and the templates.
+    databases.sort_unstable_by_key(|oid| if *oid < FIRST_NORMAL_OID { (1, u32::MAX - oid) } else { (0, *oid) });
     let shared = SHARED.iter().map(|oid| data.join("global").join(oid.to_string()));
     let of_database = |oid: u32| OF_DATABASE.iter().map(move |catalog| data.join(format!("base/{oid}/{catalog}")));
     shared.chain(databases.into_iter().take(MAX_DATABASES).flat_map(of_database)).collect()
@@ -89,9 +121,26 @@ mod tests {
         }
         let files = files(dir.path());
         let place = |file: &str| files.iter().position(|path| *path == dir.path().join(file)).unwrap();
-        let places = ["global/1262", "base/16399/1259", "base/16400/1259", "base/1/1259", "base/5/1259"].map(place);
+        let places = ["global/1262", "base/16399/1259", "base/16400/1259", "base/5/1259", "base/1/1259"].map(place);
         assert!(places.is_sorted(), "{places:?}");
         assert_eq!(files.len(), SHARED.len() + 4 * OF_DATABASE.len());
+    }
+
+    #[test]
+    fn what_is_waited_for_has_been_read_or_the_time_is_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let clone = ThinClone { name: "one".to_owned(), folder: dir.path().to_owned() };
+        fs_err::create_dir_all(clone.data().join("base/5")).unwrap();
+        let warming = begin(&clone);
+        warming.wait_for_first(Duration::from_secs(60));
+        assert_eq!(*warming.0.first_done.lock(), FIRST);
+        let stuck = clone.data().join("base/16400");
+        fs_err::create_dir_all(&stuck).unwrap();
+        // Nobody writes into it, so that to open it takes for ever.
+        assert!(std::process::Command::new("mkfifo").arg(stuck.join("1259")).status().unwrap().success());
+        let warming = begin(&clone);
+        warming.wait_for_first(Duration::from_millis(50));
+        assert!(*warming.0.first_done.lock() < FIRST);
     }
 
     #[test]

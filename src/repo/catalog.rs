@@ -5,13 +5,16 @@
 //! A backup exists if it has a manifest; one whose manifest cannot be read is listed as such, not left out.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use super::cluster::{self, ClusterIdentity};
+use super::indexes::Indexes;
 use super::layout::{ClusterFolder, segment_of_key};
 use super::manifest::Header;
 use super::{ObjectKind, RepoError, Repository};
 use crate::format::manifest::ManifestError;
+use crate::parallel;
 use crate::pg::wal::history::{BadHistory, TimelinePath};
 use crate::pg::{Lsn, SegmentSize, Timeline, WalSegment};
 
@@ -33,6 +36,7 @@ pub struct Catalog {
     pub paths: BTreeMap<Timeline, TimelinePath>,
     /// History files that cannot be used, and why: their timelines have no path.
     pub bad_histories: Vec<(Timeline, HistoryError)>,
+    indexes: OnceLock<Indexes>,
 }
 
 /// A backup whose manifest is there but does not help.
@@ -106,44 +110,48 @@ impl Catalog {
     /// Cost: the listings (one request for each thousand segments), and two small reads for each backup.
     pub fn read(repository: &Repository, folder: &ClusterFolder) -> Result<Catalog, RepoError> {
         let identity = cluster::read(repository, folder)?;
-        let wal = wal_runs(repository, folder, identity.wal_segment_size)?;
+        let size = identity.wal_segment_size;
+        // None of the three needs another.
+        let (wal, backups, histories) = std::thread::scope(|threads| {
+            let backups = threads.spawn(|| headers(repository, folder));
+            let histories = threads.spawn(|| histories(repository, folder));
+            let wal = wal_runs(repository, folder, size);
+            (wal, backups.join().expect("reading does not panic"), histories.join().expect("reading does not panic"))
+        });
         let mut catalog = Catalog {
             folder: folder.clone(),
             identity,
             backups: Vec::new(),
             unusable: Vec::new(),
-            wal,
+            wal: wal?,
             paths: BTreeMap::new(),
             bad_histories: Vec::new(),
+            indexes: OnceLock::new(),
         };
-        catalog.read_backups(repository)?;
-        catalog.read_histories(repository)?;
+        catalog.take_backups(backups?)?;
+        catalog.take_histories(histories?)?;
         Ok(catalog)
     }
 
-    fn read_backups(&mut self, repository: &Repository) -> Result<(), RepoError> {
-        for name in repository.store().list_dir(&self.folder.backups())? {
-            let label = name.trim_end_matches('/');
-            match read_header(repository, &self.folder, label) {
+    fn take_backups(&mut self, found: Vec<(String, Result<Header, BackupError>)>) -> Result<(), RepoError> {
+        for (label, header) in found {
+            match header {
                 Ok(header) => self.backups.push(header),
                 // Its manifest is written last: this backup is under way, or was interrupted.
                 Err(BackupError::Repo(error)) if error.is_not_found() => {}
                 Err(BackupError::Repo(error)) if !error.is_damage() && !matches!(error, RepoError::Sealed { .. }) => return Err(error),
-                Err(error) => self.unusable.push(UnusableBackup { label: label.to_owned(), error }),
+                Err(error) => self.unusable.push(UnusableBackup { label, error }),
             }
         }
         Ok(())
     }
 
-    fn read_histories(&mut self, repository: &Repository) -> Result<(), RepoError> {
+    fn take_histories(&mut self, found: Vec<(Timeline, Result<TimelinePath, HistoryError>)>) -> Result<(), RepoError> {
         for run in &self.wal {
             self.paths.entry(run.timeline).or_insert_with(|| TimelinePath::single(run.timeline));
         }
-        for name in repository.store().list_dir(&self.folder.histories())? {
-            let Some(timeline) = name.strip_suffix(".history").and_then(|digits| u32::from_str_radix(digits, 16).ok()).map(Timeline) else {
-                continue;
-            };
-            match read_history(repository, &self.folder, timeline) {
+        for (timeline, path) in found {
+            match path {
                 Ok(path) => {
                     self.paths.insert(timeline, path);
                 }
@@ -155,6 +163,18 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Which indexes of its WAL there are. Listed when first asked for.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn indexes(&self, repository: &Repository) -> Result<&Indexes, RepoError> {
+        if let Some(indexes) = self.indexes.get() {
+            return Ok(indexes);
+        }
+        let listed = Indexes::list(repository, &self.folder, self.identity.wal_segment_size)?;
+        Ok(self.indexes.get_or_init(|| listed))
     }
 
     /// Is this segment stored?
@@ -192,6 +212,26 @@ impl Catalog {
         }
         end
     }
+}
+
+/// What was read of each of several files, by their names.
+type Each<K, T, E> = Result<Vec<(K, Result<T, E>)>, RepoError>;
+
+/// The headers of all backups' manifests, by label.
+fn headers(repository: &Repository, folder: &ClusterFolder) -> Each<String, Header, BackupError> {
+    let names = repository.store().list_dir(&folder.backups())?;
+    let labels: Vec<&str> = names.iter().map(|name| name.trim_end_matches('/')).collect();
+    let read = |label: &&str| ((*label).to_owned(), read_header(repository, folder, label));
+    Ok(parallel::map(parallel::MAX_REQUESTS, &labels, read))
+}
+
+/// All timeline history files.
+fn histories(repository: &Repository, folder: &ClusterFolder) -> Each<Timeline, TimelinePath, HistoryError> {
+    let names = repository.store().list_dir(&folder.histories())?;
+    let digits = names.iter().filter_map(|name| name.strip_suffix(".history"));
+    let timelines: Vec<Timeline> = digits.filter_map(|digits| u32::from_str_radix(digits, 16).ok()).map(Timeline).collect();
+    let read = |timeline: &Timeline| (*timeline, read_history(repository, folder, *timeline));
+    Ok(parallel::map(parallel::MAX_REQUESTS, &timelines, read))
 }
 
 /// The header of a backup's manifest.

@@ -128,7 +128,8 @@ impl WalIndexes<'_> {
     /// # Errors
     /// Those of the store.
     pub fn summaries(&self, numbers: Range<u64>) -> Result<BTreeMap<u64, Summary>, RepoError> {
-        let units = self.units(numbers, u64::MAX, u64::MAX);
+        let mut units = self.units(numbers, u64::MAX, u64::MAX);
+        units.retain(|unit| !matches!(unit, Unit::Missing(_)));
         let mut all = BTreeMap::new();
         for index in self.files.shared.each(&units, |unit| self.stored(*unit)) {
             all.extend(index?.iter().flat_map(|index| index.summaries()).map(|summary| (summary.segment.no, *summary)));

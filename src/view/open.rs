@@ -7,7 +7,7 @@ mod replay;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 pub use self::error::OpenError;
 use self::replay::Opening;
@@ -15,7 +15,6 @@ use crate::format::index::Summary;
 use crate::pg::wal::{Layout, TimelinePath};
 use crate::pg::{Lsn, Timeline};
 use crate::repo::catalog::Catalog;
-use crate::repo::indexes::Indexes;
 use crate::repo::label::BackupLabel;
 use crate::repo::layout::ClusterFolder;
 use crate::repo::manifest::Manifest;
@@ -166,16 +165,12 @@ impl Archive {
         }
     }
 
-    fn indexes(&self, catalog: &Catalog) -> Result<Indexes, RepoError> {
-        Indexes::list(self.shared.repository(), &self.folder, catalog.identity.wal_segment_size)
-    }
-
     /// Finds the point that a moment means.
     ///
     /// # Errors
     /// [`OpenError::Resolve`].
     pub fn resolve(&self, catalog: &Catalog, wanted: &Wanted) -> Result<Resolved, OpenError> {
-        Ok(resolve(catalog, wanted, &ArchiveWal { archive: self, catalog, listed: OnceLock::new() })?)
+        Ok(resolve(catalog, wanted, &ArchiveWal { archive: self, catalog })?)
     }
 
     /// Opens the view of a moment.
@@ -224,8 +219,6 @@ impl Archive {
 struct ArchiveWal<'a> {
     archive: &'a Archive,
     catalog: &'a Catalog,
-    /// Listed when first needed.
-    listed: OnceLock<Indexes>,
 }
 
 impl SearchedWal for ArchiveWal<'_> {
@@ -236,16 +229,10 @@ impl SearchedWal for ArchiveWal<'_> {
     }
 
     fn summaries(&self, path: &TimelinePath, numbers: Range<u64>) -> Result<BTreeMap<u64, Summary>, RepoError> {
-        let listed = match self.listed.get() {
-            Some(listed) => listed,
-            None => {
-                let listed = self.archive.indexes(self.catalog)?;
-                self.listed.get_or_init(|| listed)
-            }
-        };
         let files = self.archive.files("");
         let wal = ArchivedWal::new(files.clone(), layout_of(self.catalog), path.clone());
         let memory = self.archive.memory.indexes();
+        let listed = self.catalog.indexes(self.archive.shared.repository())?;
         WalIndexes { files: &files, wal: &wal, catalog: self.catalog, listed, memory }.summaries(numbers)
     }
 }

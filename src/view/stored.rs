@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::parallel;
 use crate::repo::object::Edges;
 use crate::repo::{Object, ObjectKind, RepoError, Repository, Stream};
 use crate::store::StoreError;
@@ -29,8 +30,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const SLOW_US: u64 = 2000;
 /// So many chunks, or runs of them, are worth another thread's start where decoding takes longest.
 const RUNS_PER_THREAD: usize = 2;
-/// So many things at a time.
-const MAX_REQUESTS: usize = 16;
 /// So many chunks that nobody wants are fetched rather than asking twice.
 const MAX_GAP: u64 = 2;
 /// Chunks in one request at most.
@@ -177,7 +176,7 @@ impl StoredObjects {
                 _ => runs.push((stream, chunk..chunk + 1)),
             }
         }
-        side_by_side(self.threads(runs.len()), &runs, |(stream, run)| {
+        parallel::for_each(self.threads(runs.len()), &runs, |(stream, run)| {
             if let Err(error) = stream.bring(run.clone()) {
                 tracing::debug!(%error, "not brought ahead");
             }
@@ -196,20 +195,12 @@ impl StoredObjects {
 
     /// How many threads are worth the while for so many requests.
     pub(super) fn threads(&self, requests: usize) -> usize {
-        if self.is_slow() { requests.min(MAX_REQUESTS) } else { decoders(requests) }
+        if self.is_slow() { requests.min(parallel::MAX_REQUESTS) } else { decoders(requests) }
     }
 
     /// Does `work` on every item, several at a time; gives the results in their order. For work that waits for the store.
-    pub fn each<I: Sync, R: Send>(&self, items: &[I], work: impl Fn(&I) -> R + Sync) -> Vec<R> {
-        let share = items.len().div_ceil(self.threads(items.len()).max(1)).max(1);
-        let (mine, others) = items.split_at(share.min(items.len()));
-        std::thread::scope(|scope| {
-            let work = &work;
-            let threads: Vec<_> = others.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
-            let first: Vec<R> = mine.iter().map(work).collect();
-            let others = threads.into_iter().flat_map(|thread| thread.join().expect("reading does not panic"));
-            first.into_iter().chain(others).collect()
-        })
+    pub fn each<I: Sync, R: Send + Sync>(&self, items: &[I], work: impl Fn(&I) -> R + Sync) -> Vec<R> {
+        parallel::map(self.threads(items.len()), items, work)
     }
 
     /// Fills `buf` from byte `offset` of an object's main stream on if every chunk is in memory; else `false`, and `buf` holds nothing of use.
@@ -229,20 +220,6 @@ pub(super) fn decoders(chunks: usize) -> usize {
     /// Asked once: it takes Rust three files of /proc and /sys to find out.
     static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
     (chunks / RUNS_PER_THREAD).min(*CORES)
-}
-
-/// Does `work` on every item, on so many threads, of which the caller's is one. In no order.
-pub(super) fn side_by_side<I: Sync>(threads: usize, items: &[I], work: impl Fn(&I) + Sync) {
-    let next = AtomicUsize::new(0);
-    let until_done = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            work(item);
-        }
-    };
-    std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(until_done)));
-        until_done();
-    });
 }
 
 impl StoredStream {

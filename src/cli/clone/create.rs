@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::super::Context;
 use super::super::report::print;
 use super::list::replayed_by;
-use super::{CreateArgs, Took, mount, report, server_of, tear_down};
+use super::{CreateArgs, Took, WARMING, mount, report, server_of, tear_down};
 use crate::clone::{Clones, Record, ThinClone, User, port, warm};
 use crate::view::open::Replay;
 
@@ -48,11 +48,12 @@ fn bring_up(clone: &ThinClone, record: &Record, began: Instant, context: &Contex
         return Ok(Err(code));
     }
     let mounted = began.elapsed();
-    let _warming = warm::begin(clone);
+    let warming = warm::begin(clone);
     let record = clone.record()?;
     let server = server_of(clone, &record, context)?;
     let left_out = server.trim_preloaded()?;
     server.start()?;
+    warming.wait_for_first(WARMING);
     if !context.json {
         let moment = record.pinned.as_ref().map(|pinned| pinned.point.to_string()).unwrap_or_default();
         let commit = clone.status().and_then(|status| status.last_commit).map(|time| format!(", last commit {time}")).unwrap_or_default();

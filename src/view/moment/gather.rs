@@ -33,7 +33,7 @@ pub(super) fn gather(target: &Target<'_>, major: Major, cluster: &mut Cluster<Co
     if first < last {
         gathering.scan(size.start(first + 1))?;
         let (files, wal, memory) = (&target.files, &target.wal, target.memory.indexes());
-        let indexes = WalIndexes { files, wal, catalog: target.catalog, listed: &target.indexes, memory };
+        let indexes = WalIndexes { files, wal, catalog: target.catalog, listed: target.indexes, memory };
         for piece in indexes.pieces(first + 1..last)? {
             match piece {
                 Piece::Scan(no) => gathering.scan(size.start(no + 1))?,

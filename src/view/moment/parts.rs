@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use super::error::{MomentError, PartError};
 use super::read::Moment;
 use crate::format::index::WalChunk;
+use crate::parallel;
 use crate::pg::page::Page;
 use crate::pg::wal::{Reader, Record};
 use crate::pg::{BlockTag, Lsn};
 use crate::view::locate::{Base, Recipe};
 use crate::view::page::{Parts, rebuild};
-use crate::view::stored::side_by_side;
 use crate::view::wal::Segments;
 
 /// Chunks of WAL that are fetched and decoded together: 4 MiB. They stay in memory, beside those of other reads, until their records are applied.
@@ -54,7 +54,7 @@ impl<'a> PageParts<'a> {
         segments.dedup();
         let shared = &self.moment.files.shared;
         // Opened together, and stay so; an error is met again by whoever reads the segment.
-        side_by_side(shared.threads(segments.len()), &segments, |no| drop(self.moment.wal.stored_at(size.start(*no))));
+        parallel::for_each(shared.threads(segments.len()), &segments, |no| drop(self.moment.wal.stored_at(size.start(*no))));
         let place = |chunk: &WalChunk| {
             let (stream, offset) = self.moment.wal.stored_at(chunk.start()).ok()??;
             let number = offset / stream.chunk_bytes();

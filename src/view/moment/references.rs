@@ -9,12 +9,13 @@ use std::sync::Arc;
 use super::error::MomentError;
 use super::mentions::{Extent, Mentioned, of_chunk};
 use crate::format::index::{Entry, WalChunk};
+use crate::parallel;
 use crate::pg::{BlockTag, Lsn, Timeline};
 use crate::view::chunks::{Chunk, ChunkCache};
 use crate::view::index_memory::{IndexMemory, Known};
 use crate::view::locate::Reference;
 use crate::view::scan::ScannedIndex;
-use crate::view::stored::{decoders, side_by_side};
+use crate::view::stored::decoders;
 use crate::view::wal::ArchivedWal;
 
 /// Memory for what chunks of WAL mention: some 40 KiB for each.
@@ -157,7 +158,7 @@ impl References {
             Extent::Whole => bring(&missing.iter().flat_map(|chunk| [*chunk, WalChunk(chunk.0 + 1)]).collect::<Vec<_>>()),
         }
         // What cannot be read is met again below.
-        side_by_side(decoders(missing.len()), &missing, |chunk| drop(self.mentions(wal, *chunk, extent)));
+        parallel::for_each(decoders(missing.len()), &missing, |chunk| drop(self.mentions(wal, *chunk, extent)));
         let of_block = |block: &LookedUp| {
             let before = |lsn: Lsn| block.known.partition_point(|reference| reference.lsn < lsn);
             let mut references = block.known[before(begin.start)..before(begin.end)].to_vec();

@@ -24,7 +24,7 @@ pub struct Target<'a> {
     pub files: StoredFiles,
     pub wal: ArchivedWal,
     pub catalog: &'a Catalog,
-    pub indexes: Indexes,
+    pub indexes: &'a Indexes,
     pub memory: ReferenceMemory,
     /// The moment: a record boundary.
     pub until: Lsn,

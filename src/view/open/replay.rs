@@ -84,7 +84,7 @@ impl Opening<'_> {
             files: files.clone(),
             wal: self.wal(),
             catalog: self.catalog,
-            indexes: self.archive.indexes(self.catalog)?,
+            indexes: self.catalog.indexes(self.archive.shared.repository())?,
             memory: self.archive.memory.clone(),
             until,
             startup,
@@ -135,9 +135,9 @@ impl Opening<'_> {
 
     fn search<T>(&self, from: Lsn, find: impl FnOnce(&Search<'_>) -> Result<T, RepoError>) -> Result<T, OpenError> {
         let (wal, files) = (self.wal(), self.archive.files(self.resolved.backup.as_str()));
-        let listed = self.archive.indexes(self.catalog)?;
+        let listed = self.catalog.indexes(self.archive.shared.repository())?;
         let (catalog, memory) = (self.catalog, self.archive.memory.indexes());
-        let indexes = WalIndexes { files: &files, wal: &wal, catalog, listed: &listed, memory };
+        let indexes = WalIndexes { files: &files, wal: &wal, catalog, listed, memory };
         let size = wal.layout.segment_size;
         let summaries = indexes.summaries(size.segment_no(from)..size.segment_no(self.until()) + 1)?;
         Ok(find(&Search { wal: &wal, summaries: &summaries, until: self.until() })?)

@@ -191,9 +191,11 @@ impl Moment {
 /// comes by them, way after way.
 fn choose(dice: &mut Dice, past: &Past, row: &Row, ways: &[Way], count: usize) -> Vec<Moment> {
     let from = consistent(past);
+    // Little may have happened on a timeline before it was given up.
+    let ways: Vec<&Way> = ways.iter().filter(|way| way.notable.iter().filter(|n| n.start >= from).count() > 1).collect();
     let mut moments: Vec<Moment> = (0..count)
         .map(|i| {
-            let way = &ways[usize::from(ways.len() > 1 && dice.roll(4) == 0)];
+            let way = ways[usize::from(ways.len() > 1 && dice.roll(4) == 0)];
             let usable: Vec<&Notable> = way.notable.iter().filter(|n| n.start >= from).collect();
             let last = usable.last().expect("something happened").start;
             let lsn = match i % 4 {
