@@ -22,7 +22,9 @@ impl<T> Clone for Chunk<T> {
 }
 
 impl<T> From<Vec<T>> for Chunk<T> {
-    fn from(items: Vec<T>) -> Chunk<T> {
+    fn from(mut items: Vec<T>) -> Chunk<T> {
+        // What a chunk takes is counted by its items.
+        items.shrink_to_fit();
         Chunk(Arc::new(items))
     }
 }
