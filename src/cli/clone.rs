@@ -134,6 +134,8 @@ fn start(args: &StartArgs, clones: &Clones, context: &Context) -> anyhow::Result
     server::remove_stale_pid_file(&clone)?;
     let server = server_of(&clone, &record, context)?;
     if let Err(error) = server.start() {
+        // What it reads keeps the mount busy.
+        drop(warming);
         if let Err(error) = unmount(&clone) {
             tracing::warn!("clone {} stays mounted: {error:#}", clone.name());
         }

@@ -111,12 +111,11 @@ impl Catalog {
     pub fn read(repository: &Repository, folder: &ClusterFolder) -> Result<Catalog, RepoError> {
         let identity = cluster::read(repository, folder)?;
         let size = identity.wal_segment_size;
-        // None of the three needs another.
-        let (wal, backups, histories) = std::thread::scope(|threads| {
+        // A timeline's history is archived before its WAL, so it is listed after that: WAL without its history would seem to come from nowhere.
+        let (wal, histories, backups) = std::thread::scope(|threads| {
             let backups = threads.spawn(|| headers(repository, folder));
-            let histories = threads.spawn(|| histories(repository, folder));
             let wal = wal_runs(repository, folder, size);
-            (wal, backups.join().expect("reading does not panic"), histories.join().expect("reading does not panic"))
+            (wal, histories(repository, folder), backups.join().expect("reading does not panic"))
         });
         let mut catalog = Catalog {
             folder: folder.clone(),
