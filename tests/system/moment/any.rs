@@ -376,7 +376,9 @@ impl Judge<'_> {
             Some((halt, timeline)) if timeline == moment.timeline => halt,
             _ => self.oracle.halt(),
         };
-        self.oracle.advance(&halt, moment.lsn, &moment.recovery_timeline());
+        let Some(halt) = self.oracle.advance(halt, moment.lsn, &moment.recovery_timeline()) else {
+            return self.oracle.try_recover(&conf);
+        };
         let native = self.oracle.try_recover_further(&halt, &conf);
         self.halt = Some((halt, moment.timeline));
         native

@@ -173,7 +173,10 @@ impl<'a> Oracle<'a> {
     }
 
     /// Lets a halted recovery go on to just before `lsn` on the way to a timeline, and halt there. What it has replayed since the last checkpoint is lost again.
-    pub(super) fn advance(&self, halt: &Halt, lsn: Lsn, timeline: &str) {
+    ///
+    /// Gives nothing if it ended in another way: its files may then be newer than where it would go on, and a database that is copied anew from one of
+    /// them (`dbase_redo`) gets pages that it never had.
+    pub(super) fn advance(&self, halt: Halt, lsn: Lsn, timeline: &str) -> Option<Halt> {
         drop(fs_err::remove_file(self.world.join("halted.log")));
         let cluster = TestCluster::existing(self.world, self.cluster.major(), "halted", &halt.data);
         cluster.configure(&STANDBY);
@@ -186,9 +189,11 @@ impl<'a> Oracle<'a> {
         let started = cluster.try_start();
         wait_until("recovery to halt", Duration::from_secs(60), || !cluster.is_running());
         let state = read_control(&halt.data).expect("pg_control of the halted recovery").state;
-        if state != ClusterState::ShutDownInRecovery {
+        let halted = state == ClusterState::ShutDownInRecovery;
+        if !halted {
             eprintln!("recovery did not halt before {lsn}, {state:?}: {started}\n{}", cluster.log_text());
         }
+        halted.then_some(halt)
     }
 
     /// The backup's files, ready for recovery.
