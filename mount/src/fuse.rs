@@ -6,6 +6,7 @@
 //! Each request that fails for a reason that somebody should see is logged here, once.
 
 mod adapter;
+mod awake;
 mod buffers;
 mod convert;
 mod passthrough;

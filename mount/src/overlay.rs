@@ -21,6 +21,7 @@ mod names;
 mod node;
 mod read;
 mod replay;
+mod sweep;
 mod sync;
 mod write;
 
@@ -40,6 +41,7 @@ pub(crate) use self::names::{Creation, Listed, SetAttr};
 use self::node::{Base, Data};
 pub(crate) use self::node::{Node, Stat};
 pub(crate) use self::replay::OpenError;
+use self::sweep::Sweep;
 use crate::error::FsError;
 use crate::source::{FileId, Keep, Source};
 use crate::stats::Counters;
@@ -162,6 +164,7 @@ impl Overlay {
             syncing: Mutex::new(()),
             recorded: AtomicBool::new(false),
             lookups: AtomicU64::new(0),
+            sweep: Sweep::default(),
         }))
     }
 
@@ -181,6 +184,7 @@ impl Overlay {
             syncing: Mutex::new(()),
             recorded: AtomicBool::new(true),
             lookups: AtomicU64::new(0),
+            sweep: Sweep::default(),
         })
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use fuser::{FileHandle, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, Request};
 use parking_lot::Mutex;
 
+use super::awake::Awake;
 use super::buffers::Buffers;
 use super::convert::{GENERATION, file_attr, missing_attr};
 use super::passthrough::Opens;
@@ -37,6 +38,7 @@ pub(super) struct Adapter {
     pub(super) next_handle: Arc<AtomicU64>,
     pub(super) opens: Arc<Opens>,
     buffers: Arc<Buffers>,
+    awake: Awake,
 }
 
 impl Adapter {
@@ -44,7 +46,13 @@ impl Adapter {
         let opens = Arc::new(Opens::new(tuning.passthrough && overlay.is_writable()));
         let may_sync = Slots::new(SYNCING_THREADS);
         let (listings, next_handle) = (Arc::default(), Arc::new(AtomicU64::new(1)));
-        Self { overlay, fetch, sync, may_sync, tuning, listings, next_handle, opens, buffers: Arc::default() }
+        Self { overlay, fetch, sync, may_sync, tuning, listings, next_handle, opens, buffers: Arc::default(), awake: Awake::new() }
+    }
+
+    /// A request and what it asks for: every one passes here.
+    pub(super) fn asked<R>(&self, reply: R, operation: &'static str, inode: u64) -> Asked<R> {
+        self.awake.note();
+        Asked::new(reply, operation, inode)
     }
 
     pub(super) fn ttl(&self, volatile: bool) -> Duration {
@@ -85,7 +93,7 @@ impl Adapter {
         let owner = Owner { uid: req.uid(), gid: req.gid() };
         let creation = Creation { kind, mode, owner, target: target.map(|target| target.as_os_str().to_owned()) };
         let (dir, name) = (dir.0, name.to_owned());
-        self.answer_entry(Asked::new(reply, "create", dir), dir, move |overlay| overlay.create(dir, &name, creation));
+        self.answer_entry(self.asked(reply, "create", dir), dir, move |overlay| overlay.create(dir, &name, creation));
     }
 
     pub(super) fn answer_attr(&self, asked: Asked<ReplyAttr>, node: Result<Arc<Node>>) {

@@ -18,7 +18,6 @@ use fuser::{
 use super::adapter::{Adapter, reply_entry};
 use super::convert::{GENERATION, file_attr, file_type, kind_of_mode, time_of};
 use super::passthrough::Backing;
-use super::replies::Asked;
 use crate::error::FsError;
 use crate::overlay::format::NodeKind;
 use crate::overlay::{Creation, Overlay, Owner, SetAttr};
@@ -36,7 +35,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let asked = Asked::new(reply, "lookup", parent.0);
+        let asked = self.asked(reply, "lookup", parent.0);
         match self.overlay.lookup_ready(parent.0, name) {
             Some(found) => reply_entry(&self.overlay, self.tuning.ttl, asked, parent.0, found),
             None => {
@@ -51,7 +50,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer_attr(Asked::new(reply, "getattr", ino.0), self.overlay.node(ino.0));
+        self.answer_attr(self.asked(reply, "getattr", ino.0), self.overlay.node(ino.0));
     }
 
     fn setattr(
@@ -73,7 +72,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = SetAttr { mode, uid, gid, modified: mtime.map(time_of) };
-        let asked = Asked::new(reply, "setattr", ino.0);
+        let asked = self.asked(reply, "setattr", ino.0);
         let change = move |overlay: &Overlay| {
             let node = overlay.node(ino.0)?;
             if let Some(size) = size {
@@ -94,13 +93,13 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         let job = move |overlay: &Overlay| overlay.read_link(&*overlay.node(ino.0)?);
-        self.later(Asked::new(reply, "readlink", ino.0), job, |asked, target| asked.reply.data(target.as_encoded_bytes()));
+        self.later(self.asked(reply, "readlink", ino.0), job, |asked, target| asked.reply.data(target.as_encoded_bytes()));
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, _rdev: u32, reply: ReplyEntry) {
         match kind_of_mode(mode) {
             Some(kind) => self.make(req, parent, name, (kind, mode, None), reply),
-            None => Asked::new(reply, "mknod", parent.0).refuse(&FsError::NotPermitted),
+            None => self.asked(reply, "mknod", parent.0).refuse(&FsError::NotPermitted),
         }
     }
 
@@ -114,12 +113,12 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.answer_empty(Asked::new(reply, "unlink", parent.0), move |overlay| overlay.unlink(parent.0, &name, false));
+        self.answer_empty(self.asked(reply, "unlink", parent.0), move |overlay| overlay.unlink(parent.0, &name, false));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.answer_empty(Asked::new(reply, "rmdir", parent.0), move |overlay| overlay.unlink(parent.0, &name, true));
+        self.answer_empty(self.asked(reply, "rmdir", parent.0), move |overlay| overlay.unlink(parent.0, &name, true));
     }
 
     fn rename(
@@ -132,7 +131,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let asked = Asked::new(reply, "rename", parent.0);
+        let asked = self.asked(reply, "rename", parent.0);
         if flags.bits() & !RENAME_NOREPLACE != 0 {
             return asked.refuse(&FsError::Invalid);
         }
@@ -142,11 +141,11 @@ impl Filesystem for Adapter {
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let (dir, name) = (newparent.0, newname.to_owned());
-        self.answer_entry(Asked::new(reply, "link", ino.0), dir, move |overlay| overlay.link(ino.0, dir, &name));
+        self.answer_entry(self.asked(reply, "link", ino.0), dir, move |overlay| overlay.link(ino.0, dir, &name));
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let asked = Asked::new(reply, "open", ino.0);
+        let asked = self.asked(reply, "open", ino.0);
         let node = match self.overlay.node(ino.0) {
             Ok(node) => node,
             Err(error) => return asked.refuse(&error),
@@ -171,7 +170,7 @@ impl Filesystem for Adapter {
             Ok((node, stat))
         };
         let (ttl, opens, overlay) = (self.tuning.ttl, Arc::clone(&self.opens), Arc::clone(&self.overlay));
-        self.later(Asked::new(reply, "create", parent.0), job, move |asked, (node, stat)| {
+        self.later(self.asked(reply, "create", parent.0), job, move |asked, (node, stat)| {
             let attr = file_attr(&stat);
             let backing = opens.open(&overlay, &node, flags, |file| asked.reply.open_backing(file));
             match backing {
@@ -206,7 +205,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let asked = Asked::new(reply, "read", ino.0);
+        let asked = self.asked(reply, "read", ino.0);
         match self.overlay.node(ino.0) {
             Ok(node) => self.answer_read(asked, node, offset, usize::try_from(size).unwrap_or(usize::MAX)),
             Err(error) => asked.refuse(&error),
@@ -225,14 +224,17 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let asked = Asked::new(reply, "write", ino.0);
+        let asked = self.asked(reply, "write", ino.0);
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let node = match self.overlay.node(ino.0) {
             Ok(node) => node,
             Err(error) => return asked.refuse(&error),
         };
         match self.overlay.write_ready(&node, offset, data) {
-            Ok(true) => asked.reply.written(len),
+            Ok(true) => {
+                asked.reply.written(len);
+                self.overlay.wrote(&node, offset, data.len());
+            }
             Ok(false) => {
                 let data = data.to_vec();
                 self.later(asked, move |overlay| overlay.write(&node, offset, &data), move |asked, ()| asked.reply.written(len));
@@ -247,15 +249,15 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.run_sync(Asked::new(reply, "fsync", ino.0), move |overlay| overlay.sync(&*overlay.node(ino.0)?));
+        self.run_sync(self.asked(reply, "fsync", ino.0), move |overlay| overlay.sync(&*overlay.node(ino.0)?));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.run_sync(Asked::new(reply, "fsyncdir", ino.0), Overlay::sync_names);
+        self.run_sync(self.asked(reply, "fsyncdir", ino.0), Overlay::sync_names);
     }
 
     fn fallocate(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
-        let asked = Asked::new(reply, "fallocate", ino.0);
+        let asked = self.asked(reply, "fallocate", ino.0);
         if mode & !FALLOC_KEEP_SIZE != 0 {
             return asked.refuse(&FsError::NotSupported);
         }
@@ -267,7 +269,7 @@ impl Filesystem for Adapter {
         let (listings, next) = (Arc::clone(&self.listings), Arc::clone(&self.next_handle));
         // One snapshot for the whole walk: places in a list that changes would skip entries while somebody removes them.
         self.later(
-            Asked::new(reply, "opendir", ino.0),
+            self.asked(reply, "opendir", ino.0),
             move |overlay| overlay.list(ino.0),
             move |asked, listed| {
                 let handle = next.fetch_add(1, Ordering::Relaxed);

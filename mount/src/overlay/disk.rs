@@ -4,7 +4,8 @@
 //! Names are relative to the overlay's directory; those of block data start with `data/`.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub(crate) trait DiskFile: Send + Sync {
     fn set_modified(&self, time: SystemTime) -> io::Result<()>;
     /// Makes data and length durable.
     fn sync(&self) -> io::Result<()>;
+    /// Lets the disk begin to write a range, and does not wait for it. Promises nothing: only a sync does.
+    fn begin_writing(&self, range: Range<u64>);
     /// The file itself, for the kernel to read and write past us.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }
@@ -177,6 +180,16 @@ impl DiskFile for LocalFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn begin_writing(&self, range: Range<u64>) {
+        let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.end.saturating_sub(range.start))) else { return };
+        // An error of the disk is kept for the next sync, which is who must hear of it; of this call's own there is nothing to say.
+        #[expect(unsafe_code, reason = "a system call that no library wraps")]
+        // SAFETY: takes numbers by value, and the descriptor is open as long as `self` is.
+        unsafe {
+            libc::sync_file_range(self.0.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE);
+        }
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use super::blockmap::{BlockMap, GRANULE, Runs, touched};
 use super::format::{Meta, NodeKind};
 use super::local::Local;
+use super::sweep::Sweep;
 use crate::source::{FileId, Keep, Kind};
 
 /// Where something of the source hangs in the source's own tree, whatever the overlay has renamed.
@@ -146,6 +147,7 @@ pub(crate) struct Node {
     pub(crate) recorded: AtomicBool,
     /// How often the kernel was told of it and has not forgotten.
     pub(crate) lookups: AtomicU64,
+    pub(crate) sweep: Sweep,
 }
 
 /// What `stat` shows.

@@ -258,6 +258,8 @@ impl DiskFile for SimFile {
         self.disk.sync(Event::Sync { file: self.file })
     }
 
+    fn begin_writing(&self, _range: std::ops::Range<u64>) {}
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

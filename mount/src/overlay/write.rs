@@ -34,6 +34,15 @@ impl Overlay {
         self.write_with(node, offset, bytes, true).map(drop)
     }
 
+    /// Lets the disk begin with what was written in order. For after a write was answered: it may take a moment.
+    pub(crate) fn wrote(&self, node: &Node, offset: u64, len: usize) {
+        if let Some(due) = node.sweep.note(&(offset..offset + len as u64))
+            && let Ok(file) = node.local.get()
+        {
+            file.begin_writing(due);
+        }
+    }
+
     fn write_with(&self, node: &Node, offset: u64, bytes: &[u8], may_wait: bool) -> Result<bool> {
         self.must_take_writes(node)?;
         let range = offset..offset.checked_add(bytes.len() as u64).ok_or(FsError::Invalid)?;
