@@ -6,6 +6,7 @@ pub mod archiver;
 pub mod backup;
 pub mod block_index;
 pub mod check;
+pub mod connection;
 pub mod get;
 pub mod incarnation;
 pub mod index;

@@ -5,7 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use postgres::{Config, Error, NoTls};
+use postgres::{Error, NoTls};
+
+use crate::archive::connection;
 
 /// `info` must not hang on a server that does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,11 +56,7 @@ impl fmt::Display for ArchiverState {
 /// # Errors
 /// Those of the connection.
 pub fn archiver(connection: &str) -> Result<ArchiverState, Error> {
-    let mut config: Config = connection.parse()?;
-    if config.get_dbname().is_none() {
-        config.dbname("postgres");
-    }
-    let mut client = config.connect_timeout(CONNECT_TIMEOUT).application_name("bygone info").connect(NoTls)?;
+    let mut client = connection::config(connection)?.connect_timeout(CONNECT_TIMEOUT).application_name("bygone info").connect(NoTls)?;
     let row = client.query_one(
         "SELECT last_archived_wal, last_archived_time::text, last_failed_wal, last_failed_time::text, failed_count,
                 coalesce(last_failed_time > last_archived_time, last_failed_time IS NOT NULL)

@@ -95,7 +95,7 @@ pub const SETTINGS: &[Setting] = &[
         "cluster.*.connection",
         Kind::Text,
         Some("host=/var/run/postgresql user=postgres dbname=postgres"),
-        "How to connect, as a libpq connection string.",
+        "How to connect, as a libpq connection string. A password may also come from PGPASSWORD, PGPASSFILE or ~/.pgpass.",
     ),
     row(
         "cluster.*.bin-directory",

@@ -80,3 +80,29 @@ fn check_says_what_is_wrong_with_cluster_key_and_repository() {
     crate::harness::world::set_mode(&repository.path, 0o700);
     ran.says("is denied");
 }
+
+#[test]
+fn a_password_comes_from_the_password_file_as_libpq_has_it() {
+    if postgres_is_missing(15) {
+        return;
+    }
+    let (world, cluster, _repository) = archiving(15);
+    cluster.psql("create role guarded superuser login password 'correct:horse'");
+    let hba = cluster.data().join("pg_hba.conf");
+    let rules = fs_err::read_to_string(&hba).unwrap();
+    fs_err::write(&hba, format!("local all guarded scram-sha-256\n{rules}")).unwrap();
+    cluster.reload();
+    let file = world.join("passwords");
+    fs_err::write(&file, "*:*:*:another:no\n*:*:postgres:guarded:correct\\:horse\n").unwrap();
+    crate::harness::world::set_mode(&file, 0o600);
+    let check = |file: &std::path::Path| {
+        let connection = format!("host={} user=guarded", cluster.socket_dir().display());
+        world.bygone(["check"]).by_root().env("PGPASSFILE", file.to_str().unwrap()).env("BYGONE_CLUSTER_MAIN_CONNECTION", &connection)
+    };
+    crate::harness::wait_until("the new rule", std::time::Duration::from_secs(10), || check(&world.join("none")).run().code != Some(0));
+    check(&world.join("none")).fails().exits(1).says("no connection to the server").says("~/.pgpass");
+    assert!(check(&file).ok().contains("the same as in pg_wal"));
+    check(&world.join("none")).env("PGPASSWORD", "correct:horse").ok();
+    crate::harness::world::set_mode(&file, 0o644);
+    check(&file).fails().exits(1).says("chmod 0600");
+}

@@ -12,6 +12,7 @@ use postgres::{Client, NoTls, Row};
 use thiserror::Error;
 
 use crate::advice::Advice;
+use crate::archive::connection;
 use crate::pg::{Lsn, Major, SegmentSize, Timeline};
 
 /// What can go wrong between us and the server.
@@ -47,7 +48,7 @@ impl Advice for SessionError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             SessionError::Connect(_) => {
-                "Look at `connection` of the cluster in the configuration. Passwords are taken from there alone, not from ~/.pgpass, and TLS is not used."
+                "Look at `connection` of the cluster in the configuration. Passwords may also come from PGPASSWORD or ~/.pgpass; TLS is not used."
             }
             SessionError::Query { .. } => {
                 "The user needs to be a superuser, or a member of pg_monitor with EXECUTE on the backup functions."
@@ -131,12 +132,9 @@ impl Session {
     /// # Errors
     /// [`SessionError::Connect`]; [`SessionError::Version`] for a server that we cannot back up.
     pub fn connect(connection: &str) -> Result<Session, SessionError> {
-        let mut config: postgres::Config = connection.parse().map_err(SessionError::Connect)?;
+        let mut config = connection::config(connection).map_err(SessionError::Connect)?;
         if config.get_application_name().is_none() {
             config.application_name("bygone");
-        }
-        if config.get_dbname().is_none() {
-            config.dbname("postgres");
         }
         let mut client = config.connect(NoTls).map_err(SessionError::Connect)?;
         let quiet = "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;

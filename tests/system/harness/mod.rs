@@ -2,7 +2,7 @@
 //!
 //! A [`World`] is a temporary directory that user `postgres` may reach, with a copy of the program in it; a [`TestCluster`] is a running Postgres
 //! of some major version inside a world; [`MountGuard`] sees to it that no mount outlives its test. Everything is cleaned up on drop, whatever happened.
-#![expect(dead_code, unused_imports, reason = "a tool box: not every test uses every tool")]
+#![expect(unused_imports, reason = "a tool box: not every test uses every tool")]
 
 pub(crate) mod clones;
 pub(crate) mod cluster;
