@@ -2,7 +2,8 @@
 //!
 //! From: the kernel, on a few session threads.  To: `overlay`; `pool` for everything that may wait.
 //! A session thread never waits for the source: it answers what is in memory or in a local file and hands on the rest. Two of them may wait for the
-//! disk in a sync, since there are two more than work for: the hop to another thread would cost a commit as much as the disk does.
+//! disk, in a sync or when it is given something to write, since there are two more than work for: the hop to another thread would cost a commit as
+//! much as the disk does.
 //! Each request that fails for a reason that somebody should see is logged here, once.
 
 mod adapter;

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -31,7 +32,7 @@ pub(super) struct Adapter {
     pub(super) overlay: Arc<Overlay>,
     fetch: Arc<Deadlines>,
     sync: Pool,
-    /// Session threads that may still begin to wait in a sync.
+    /// Session threads that may still begin to wait for the disk.
     may_sync: Slots,
     pub(super) tuning: Tuning,
     pub(super) listings: Arc<Mutex<HashMap<u64, Arc<Vec<Listed>>>>>,
@@ -113,6 +114,15 @@ impl Adapter {
         }
         let overlay = Arc::clone(&self.overlay);
         self.sync.run(move || answer(asked, job(&overlay)));
+    }
+
+    /// After a write was answered: lets the disk begin with what was written in order, unless threads enough wait for it already.
+    pub(super) fn wrote(&self, node: &Node, written: Range<u64>) {
+        if let Some(range) = node.sweep.note(&written)
+            && let Some(_slot) = self.may_sync.take()
+        {
+            Overlay::begin_writing(node, range);
+        }
     }
 
     /// Tells the kernel what is wanted of it; what it does not have is done without.

@@ -233,7 +233,7 @@ impl Filesystem for Adapter {
         match self.overlay.write_ready(&node, offset, data) {
             Ok(true) => {
                 asked.reply.written(len);
-                self.overlay.wrote(&node, offset, data.len());
+                self.wrote(&node, offset..offset + u64::from(len));
             }
             Ok(false) => {
                 let data = data.to_vec();

@@ -34,12 +34,11 @@ impl Overlay {
         self.write_with(node, offset, bytes, true).map(drop)
     }
 
-    /// Lets the disk begin with what was written in order. For after a write was answered: it may take a moment.
-    pub(crate) fn wrote(&self, node: &Node, offset: u64, len: usize) {
-        if let Some(due) = node.sweep.note(&(offset..offset + len as u64))
-            && let Ok(file) = node.local.get()
-        {
-            file.begin_writing(due);
+    /// Lets the disk begin with a range of a file. May wait for the disk, if that has much to do.
+    pub(crate) fn begin_writing(node: &Node, range: Range<u64>) {
+        // Whoever syncs opens the file again, and hears why it cannot be opened.
+        if let Ok(file) = node.local.get() {
+            file.begin_writing(range);
         }
     }
 
