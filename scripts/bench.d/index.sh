@@ -77,6 +77,6 @@ bench_index() {
         unmount mnt-wide
     }
     pairs "mount --at, $SEGMENTS segments, 10 TB" s '' wide_opens ''
-    say "a mount over it, all $(cat "$DIR/wide.files") files seen: $(sed -n 's/^mnt-wide //p' "$DIR/memory" | sort -n | tail -1) kB at most (goal: 512 MB)"
+    say "a mount over it, all $(cat "$DIR/wide.files") files seen: $(sed -n 's/^mnt-wide\t//p' "$DIR/memory" | sort -n | tail -1) kB at most (goal: 512 MB)"
     rm -rf "$DIR/native" "$DIR/wide-repo" "$DIR/wide.socket"
 }

@@ -17,6 +17,7 @@ pub const XLOG_SWITCH: u8 = 0x40;
 
 // Ids of the chunk headers that are no block references (xlogrecord.h).
 const MAX_BLOCK_ID: u8 = 32;
+const MAX_BLOCKS: usize = MAX_BLOCK_ID as usize + 1;
 const MAIN_DATA_SHORT: u8 = 255;
 const MAIN_DATA_LONG: u8 = 254;
 const ORIGIN: u8 = 253;
@@ -150,7 +151,7 @@ impl<'a> Record<'a> {
     pub fn decode_beginning(major: Major, lsn: Lsn, bytes: &'a [u8]) -> Option<Record<'a>> {
         let total_len = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
         let missing = total_len.checked_sub(bytes.len())?;
-        Self::headers(&mut Cursor::new(bytes), major, lsn, lsn, missing).map(|(record, _, _)| record).ok()
+        Self::headers(&mut Cursor::new(bytes), major, lsn, lsn, missing, &mut Lens::none()).map(|(record, _)| record).ok()
     }
 
     fn take_apart(major: Major, lsn: Lsn, end: Lsn, bytes: &'a [u8]) -> Result<Record<'a>, &'static str> {
@@ -159,7 +160,8 @@ impl<'a> Record<'a> {
         if bytes.len() >= HEADER_BYTES && stated.and_then(|len| usize::try_from(len).ok()) != Some(bytes.len()) {
             return Err("its length is not the one it states");
         }
-        let (mut record, lens, main_len) = Self::headers(&mut c, major, lsn, end, 0)?;
+        let mut lens = Lens::none();
+        let (mut record, main_len) = Self::headers(&mut c, major, lsn, end, 0, &mut lens)?;
         for (block, len) in record.blocks.iter_mut().zip(lens) {
             block.fill(&mut c, len).ok_or("a block's bytes are missing")?;
         }
@@ -167,14 +169,16 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
-    /// Reads all headers of a record, of whose end `missing` bytes are not there. Gives how long the parts are that follow.
+    /// Reads all headers of a record, of whose end `missing` bytes are not there. Gives how long the parts are that follow: those of the blocks in `lens`,
+    /// which is lent since there are many records, and few of them name more than two blocks.
     fn headers(
         c: &mut Cursor<'a>,
         major: Major,
         lsn: Lsn,
         end: Lsn,
         missing: usize,
-    ) -> Result<(Record<'a>, [Lens; MAX_BLOCK_ID as usize + 1], usize), &'static str> {
+        lens: &mut [Lens; MAX_BLOCKS],
+    ) -> Result<(Record<'a>, usize), &'static str> {
         const SHORT: &str = "it ends inside a header";
         let (total_len, xid) = (c.u32().ok_or(SHORT)?, c.u32().ok_or(SHORT)?);
         let prev = Lsn(c.u64().ok_or(SHORT)?);
@@ -185,7 +189,6 @@ impl<'a> Record<'a> {
         let mut main_len = 0usize;
         let mut payload = 0usize;
         let mut same_rel = None;
-        let mut lens = [Lens::default(); MAX_BLOCK_ID as usize + 1];
         // Headers go on until what is left is exactly what they announced.
         while c.remaining().saturating_add(missing) > payload {
             let id = c.u8().ok_or(SHORT)?;
@@ -203,7 +206,7 @@ impl<'a> Record<'a> {
                         return Err("block references are out of order");
                     }
                     let (block, len) = BlockRef::header(c, id, major, &mut same_rel)?;
-                    payload = payload.saturating_add(len.image).saturating_add(len.data);
+                    payload = payload.saturating_add(len.image.into()).saturating_add(len.data.into());
                     if let Some(place) = lens.get_mut(record.blocks.len()) {
                         *place = len;
                     }
@@ -215,7 +218,7 @@ impl<'a> Record<'a> {
         if c.remaining().saturating_add(missing) != payload {
             return Err("its parts are not as long as they say");
         }
-        Ok((record, lens, main_len))
+        Ok((record, main_len))
     }
 
     /// The operation: the high nibble of `xl_info` (the low one belongs to the WAL machinery).
@@ -249,8 +252,14 @@ pub struct BlockRef<'a> {
 /// How many bytes of image and data a block reference announces.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lens {
-    image: usize,
-    data: usize,
+    image: u16,
+    data: u16,
+}
+
+impl Lens {
+    fn none() -> [Lens; MAX_BLOCKS] {
+        [Lens::default(); MAX_BLOCKS]
+    }
 }
 
 impl<'a> BlockRef<'a> {
@@ -282,16 +291,16 @@ impl<'a> BlockRef<'a> {
         let block = c.u32().ok_or(SHORT)?;
         let tag = BlockTag { rel, fork, block };
         let data: Option<&[u8]> = (flags & HAS_DATA != 0).then_some(&[]);
-        let lens = Lens { image: usize::from(image_len), data: usize::from(data_len) };
+        let lens = Lens { image: image_len, data: data_len };
         Ok((BlockRef { id, tag, will_init: flags & WILL_INIT != 0, image, data }, lens))
     }
 
     fn fill(&mut self, c: &mut Cursor<'a>, len: Lens) -> Option<()> {
         if let Some(image) = &mut self.image {
-            image.bytes = c.take(len.image)?;
+            image.bytes = c.take(len.image.into())?;
         }
         if let Some(data) = &mut self.data {
-            *data = c.take(len.data)?;
+            *data = c.take(len.data.into())?;
         }
         Some(())
     }
