@@ -95,8 +95,8 @@ fn forget_old_commit_times(path: &str, file: &mut [u8], kept: &RangeInclusive<u3
 }
 
 /// Puts back what the end of recovery takes away (`TrimMultiXact`) if the offset of the next multixact has just come round to 0: it writes the counter as
-/// it is, where the multixact before had left a 1 (`RecordNewMultiXact`). A server that starts does so too, and takes 1 for the next all the same. Nothing
-/// had been left there, ours too has 0, if the counters come from a checkpoint that was quicker than the record of that multixact (`GetNewMultiXactId`).
+/// it is, where the multixact before had left a 1 (`RecordNewMultiXact`). So does every start, and takes 1 for the next all the same: the place belongs to
+/// no multixact yet. Ours may have a 0 there too, as a backup does that was taken after such a start.
 fn put_wrapped_offset(path: &str, native: &mut [u8], ours: &[u8], checkpoint: &Checkpoint) {
     const ON_PAGE: u64 = PAGE as u64 / 4;
     let FileClass::Slru { slru: Slru::MultiXactOffsets, segment } = classify(path) else { return };
