@@ -1,14 +1,14 @@
-//! Writes that go through a file in order, as a checkpoint's do: the disk begins with them before the sync that follows.
+//! Writes that go through a file in order, as a database's checkpoint does: the disk begins with them before the sync that follows.
 //!
 //! In: each write to a file.  Out: now and then a range that the disk may begin with.
-//! Postgres asks the kernel for the same (`checkpoint_flush_after`), but a FUSE file system does not hear of it. Writes here and there are left alone: pages
-//! that a server gives up for want of memory are often written again soon.
+//! Programs ask the kernel for that themselves (`sync_file_range`), but a FUSE file system does not hear of it. Writes here and there are left alone:
+//! what a program gives up for want of memory is often written again soon.
 
 use std::ops::Range;
 
 use parking_lot::Mutex;
 
-/// So many bytes of a sweep, as Postgres has it, are worth a call.
+/// So many bytes of a sweep are worth a call.
 const WORTHWHILE: u64 = 256 << 10;
 
 /// The sweep that a file is in, if any.
