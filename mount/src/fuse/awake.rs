@@ -2,9 +2,9 @@
 //!
 //! In: each request.  To: the kernel's PM QoS (`/dev/cpu_dma_latency`), on a thread of its own.
 //! Who reads or writes page by page waits for each answer. His processor sleeps meanwhile and ours in between, and a virtual machine takes tens of
-//! microseconds to wake one, longer than a page's write takes: half the time of many writes in a row was that. The kernel is asked to look for work instead, as
-//! long as requests come that fast. It forgets the wish when we end, however we do. Real processors sleep lightly between requests by themselves; they,
-//! and users who may not ask, are left as they are.
+//! microseconds to wake one, longer than a page's write takes: half the time of many writes in a row was that. The kernel is asked to look for work
+//! instead, as long as requests come that fast. It forgets the wish when we end, however we do. Real processors sleep lightly between requests by
+//! themselves; they, and users who may not ask, are left as they are.
 
 use std::io::{self, Write};
 use std::sync::Arc;
