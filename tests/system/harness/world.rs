@@ -4,17 +4,30 @@ use std::path::{Path, PathBuf};
 
 use super::run::{Runner, is_root};
 
-/// Where one test lives: below `BYGONE_TEST_DIR`, or `/tmp`. The directory goes away with it, unless `BYGONE_TEST_KEEP` is set.
+const KEEP: &str = "BYGONE_TEST_KEEP";
+const FAILED: &str = "failed";
+
+/// Where one test lives: below `BYGONE_TEST_DIR`, or `/tmp`. The directory goes away with it, unless `BYGONE_TEST_KEEP` is set: `failed` keeps
+/// those of tests that fail, anything else all.
 pub(crate) struct World {
     dir: tempfile::TempDir,
     program: PathBuf,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os(KEEP).is_some_and(|what| what == FAILED) {
+            self.dir.disable_cleanup(true);
+            eprintln!("kept: {}", self.dir.path().display());
+        }
+    }
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let below = std::env::var_os("BYGONE_TEST_DIR").unwrap_or_else(|| "/tmp".into());
         let mut dir = tempfile::Builder::new().prefix("bygone-").tempdir_in(below).expect("the directory for tests is writable");
-        dir.disable_cleanup(std::env::var_os("BYGONE_TEST_KEEP").is_some());
+        dir.disable_cleanup(std::env::var_os(KEEP).is_some_and(|what| what != FAILED));
         let world = Self { program: dir.path().join("bygone"), dir };
         set_mode(world.dir.path(), 0o755);
         world.give_to_postgres(world.dir.path());
