@@ -52,8 +52,18 @@ fn origins(file: &[u8]) -> Vec<&[u8]> {
     items
 }
 
-/// Panics with every difference if there is one.
+/// Compares a moment, on which no server ever started, with a cluster that ended its recovery. Panics with every difference if there is one.
 pub(super) fn assert_same(ours: &Path, native: &Path) {
+    assert_same_but(ours, native, put_wrapped_offset);
+}
+
+/// The same for two clusters that both ended their recovery.
+pub(super) fn assert_same_end(ours: &Path, native: &Path) {
+    assert_same_but(ours, native, |_, _, _| ());
+}
+
+/// `undo` puts back in a file of `native` what the end of recovery did to it.
+fn assert_same_but(ours: &Path, native: &Path, undo: fn(&str, &mut [u8], &Checkpoint)) {
     let checkpoint = read_control(native).expect("pg_control of the recovered cluster").checkpoint;
     let kept = checkpoint.oldest_commit_ts_xid..=checkpoint.newest_commit_ts_xid;
     let (mut ours, native) = (files(ours), files(native));
@@ -61,7 +71,7 @@ pub(super) fn assert_same(ours: &Path, native: &Path) {
     for (path, native) in &native {
         let mut expected = fs_err::read(native).expect("a file of the recovered cluster");
         forget_old_commit_times(path, &mut expected, &kept);
-        put_wrapped_offset(path, &mut expected, &checkpoint);
+        undo(path, &mut expected, &checkpoint);
         match ours.remove(path) {
             // Recovery keeps an empty file in place of a dropped relation until the next checkpoint.
             None if expected.is_empty() => {}
@@ -96,7 +106,7 @@ fn forget_old_commit_times(path: &str, file: &mut [u8], kept: &RangeInclusive<u3
 }
 
 /// Puts back what the end of recovery takes away (`TrimMultiXact`) if the offset of the next multixact has just come round to 0: it writes the counter as
-/// it is, where the multixact before had left a 1 (`RecordNewMultiXact`). A server that starts does so too, and takes 1 for the next all the same.
+/// it is, where the multixact before had left a 1 (`RecordNewMultiXact`). Every start of a server does so, and takes 1 for the next all the same.
 fn put_wrapped_offset(path: &str, file: &mut [u8], checkpoint: &Checkpoint) {
     const ON_PAGE: u64 = PAGE as u64 / 4;
     let FileClass::Slru { slru: Slru::MultiXactOffsets, segment } = classify(path) else { return };
