@@ -14,6 +14,7 @@ pub mod layout;
 pub mod lock;
 pub mod manifest;
 pub mod marker;
+pub mod minimal;
 pub mod moment;
 pub mod object;
 pub mod resolve;

@@ -14,7 +14,8 @@ use super::report::{in_a_line, print};
 use crate::archive::archiver::{ArchiverState, archiver};
 use crate::repo::catalog::Catalog;
 use crate::repo::cluster::incarnations;
-use crate::repo::window::windows;
+use crate::repo::minimal::logged_minimally;
+use crate::repo::window::{Stranded, Window, WindowEnd, windows};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -29,8 +30,9 @@ pub(super) fn run(_args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
             let catalog = Catalog::read(&repository, &folder)?;
             let key = repository.key_generation().map_or("not encrypted".to_owned(), |generation| format!("key generation {generation}"));
             text += &format!("repository {} ({}), {key}\n", repo.number, repository.store().describe());
-            text += &as_text(&cluster.name, &catalog);
-            let mut document = as_json(&cluster.name, &catalog);
+            let (reachable, stranded) = windows(&catalog, &logged_minimally(&repository, &catalog)?);
+            text += &as_text(&cluster.name, &catalog, &reachable, &stranded);
+            let mut document = as_json(&cluster.name, &catalog, &reachable);
             document["repository"] = json!(repo.number);
             document["key_generation"] = json!(repository.key_generation());
             documents.push(document);
@@ -57,7 +59,7 @@ fn state_as_json(state: &ArchiverState) -> Value {
     })
 }
 
-fn as_text(name: &str, catalog: &Catalog) -> String {
+fn as_text(name: &str, catalog: &Catalog, reachable: &[Window], stranded: &[Stranded]) -> String {
     let identity = &catalog.identity;
     let size = identity.wal_segment_size;
     let mut text = format!("cluster {name}: system identifier {}, Postgres {}\n", identity.system_id, identity.major);
@@ -85,18 +87,17 @@ fn as_text(name: &str, catalog: &Catalog) -> String {
         let name = |no| crate::pg::WalSegment { timeline: gap.timeline, no }.name(size);
         text += &format!("WAL MISSING: {} to {}\n", name(gap.first), name(gap.last));
     }
-    let (reachable, stranded) = windows(catalog);
-    for window in &reachable {
-        text += &format!(
-            "reachable: {} ({}) to what was archived by {} ({}) on timeline {}\n",
-            seconds(window.from_time),
-            window.from,
-            archived(window.archived),
-            window.to,
-            window.timeline
-        );
+    for window in reachable {
+        let Window { from, to, timeline, .. } = window;
+        let end = match window.end {
+            WindowEnd::Archive { archived } | WindowEnd::Missing { archived, .. } => {
+                format!("what was archived by {} ({to})", stored(archived))
+            }
+            WindowEnd::LoggedMinimally => format!("{to}, where wal_level = minimal began,"),
+        };
+        text += &format!("reachable: {} ({from}) to {end} on timeline {timeline}\n", seconds(window.from_time));
     }
-    for stranded in &stranded {
+    for stranded in stranded {
         text += &format!("backup {} is of no use: WAL segment {} is missing\n", stranded.backup, stranded.missing.name(size));
     }
     text
@@ -107,11 +108,11 @@ fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-fn archived(time: SystemTime) -> String {
+fn stored(time: SystemTime) -> String {
     Timestamp::try_from(time).map_or_else(|_| "an unknown time".to_owned(), seconds)
 }
 
-fn as_json(name: &str, catalog: &Catalog) -> Value {
+fn as_json(name: &str, catalog: &Catalog, reachable: &[Window]) -> Value {
     let size = catalog.identity.wal_segment_size;
     let segment = |timeline, no| crate::pg::WalSegment { timeline, no }.name(size);
     let backups = catalog.backups.iter().map(|b| {
@@ -128,10 +129,17 @@ fn as_json(name: &str, catalog: &Catalog) -> Value {
     });
     let gaps = catalog.gaps();
     let gaps = gaps.iter().map(|gap| json!({ "first": segment(gap.timeline, gap.first), "last": segment(gap.timeline, gap.last) }));
-    let (reachable, _) = windows(catalog);
-    let reachable = reachable.iter().map(
-        |w| json!({ "timeline": w.timeline.0, "from": w.from.to_string(), "from_time": w.from_time.to_string(), "to": w.to.to_string(), "archived": archived(w.archived) }),
-    );
+    let reachable = reachable.iter().map(|w| {
+        let (end, archived) = match w.end {
+            WindowEnd::Archive { archived } => ("archive", Some(stored(archived))),
+            WindowEnd::Missing { archived, .. } => ("missing", Some(stored(archived))),
+            WindowEnd::LoggedMinimally => ("minimal", None),
+        };
+        json!({
+            "timeline": w.timeline.0, "from": w.from.to_string(), "from_time": w.from_time.to_string(), "to": w.to.to_string(), "end": end,
+            "archived": archived,
+        })
+    });
     json!({
         "cluster": name,
         "system_id": catalog.identity.system_id.to_string(),

@@ -16,7 +16,7 @@ use super::catalog::Catalog;
 use super::label::BackupLabel;
 use super::manifest::Header;
 use super::moment::{Moment, TimelineChoice, Wanted};
-use super::window::{Window, windows};
+use super::window::{Window, WindowEnd, windows};
 use crate::advice::Advice;
 use crate::format::index::{Has, Head, Summary, is_newer};
 use crate::pg::timestamp::PgTime;
@@ -63,6 +63,12 @@ pub trait SearchedWal {
     /// # Errors
     /// Whatever keeps them from being read.
     fn summaries(&self, path: &TimelinePath, numbers: Range<u64>) -> Result<BTreeMap<u64, Summary>, <Self::Bytes as WalBytes>::Error>;
+
+    /// Where not all was logged from: see [`super::minimal`].
+    ///
+    /// # Errors
+    /// Whatever keeps it from being found out.
+    fn logged_minimally(&self) -> Result<Vec<(Timeline, Lsn)>, <Self::Bytes as WalBytes>::Error>;
 }
 
 /// So many summaries are asked for at first, then twice as many each time: the moment may be near, or far.
@@ -119,8 +125,14 @@ impl<E: std::error::Error + Advice + 'static> Advice for ResolveError<E> {
 
 fn describe(windows: &[Window]) -> String {
     let one = |w: &Window| {
-        let gap = w.missing.map(|s| format!(" (then segment number {} of timeline {} is missing)", s.no, s.timeline)).unwrap_or_default();
-        format!("{} ({}) to {} on timeline {}{gap}", w.from, w.from_time, w.to, w.timeline)
+        let then = match w.end {
+            WindowEnd::Archive { .. } => String::new(),
+            WindowEnd::Missing { segment, .. } => {
+                format!(" (then segment number {} of timeline {} is missing)", segment.no, segment.timeline)
+            }
+            WindowEnd::LoggedMinimally => " (then WAL was written with wal_level = minimal)".to_owned(),
+        };
+        format!("{} ({}) to {} on timeline {}{then}", w.from, w.from_time, w.to, w.timeline)
     };
     windows.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -373,7 +385,12 @@ where
     }
 
     fn out_of_reach(&self, why: String) -> ResolveError<BytesError<W>> {
-        ResolveError::OutOfReach { moment: self.wanted.moment.to_string(), why, windows: windows(self.catalog).0 }
+        match self.wal.logged_minimally() {
+            Ok(minimal) => {
+                ResolveError::OutOfReach { moment: self.wanted.moment.to_string(), why, windows: windows(self.catalog, &minimal).0 }
+            }
+            Err(error) => ResolveError::Source(error),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which moments can be reached: from the end of a backup as far as the WAL goes without a hole.
 //!
-//! From: `cli::info`, and whoever must tell a user that a moment is out of reach.  In: a [`Catalog`].  Out: [`Window`]s. Pure.
+//! From: `cli::info`, and whoever must tell a user that a moment is out of reach.  In: a [`Catalog`], and where [`logged_minimally`]
+//! (super::minimal::logged_minimally).  Out: [`Window`]s. Pure.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -26,10 +27,18 @@ pub struct Window {
     pub from_time: Timestamp,
     /// Behind the last byte of WAL.
     pub to: Lsn,
-    /// When the last segment was stored: what committed before, and is in it, is reachable.
-    pub archived: SystemTime,
-    /// Why it does not go on: the first segment that is missing although later ones are there.
-    pub missing: Option<WalSegment>,
+    pub end: WindowEnd,
+}
+
+/// Why a window does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowEnd {
+    /// No more was archived. `archived`: when the last segment was stored; what committed before, and is in it, is reachable.
+    Archive { archived: SystemTime },
+    /// The first segment that is missing although later ones are there, and when the one before it was stored.
+    Missing { segment: WalSegment, archived: SystemTime },
+    /// From here on the WAL was written with `wal_level = minimal`.
+    LoggedMinimally,
 }
 
 /// A backup that is of no use, because WAL that it needs to be consistent is missing.
@@ -41,7 +50,7 @@ pub struct Stranded {
 
 /// All windows, by timeline and position, and the backups that open none.
 #[must_use]
-pub fn windows(catalog: &Catalog) -> (Vec<Window>, Vec<Stranded>) {
+pub fn windows(catalog: &Catalog, minimal: &[(Timeline, Lsn)]) -> (Vec<Window>, Vec<Stranded>) {
     let mut found: Vec<Window> = Vec::new();
     let mut stranded: BTreeMap<BackupLabel, WalSegment> = BTreeMap::new();
     let mut anchored: Vec<&BackupLabel> = Vec::new();
@@ -49,7 +58,7 @@ pub fn windows(catalog: &Catalog) -> (Vec<Window>, Vec<Stranded>) {
         let forked = path.stretch(*timeline).map_or(Lsn::INVALID, |stretch| stretch.begin);
         let first_of_path = found.len();
         for backup in catalog.backups.iter().filter(|backup| path.covers(backup.timeline, backup.stop_lsn)) {
-            match reach(catalog, path, backup) {
+            match reach(catalog, path, backup).map(|window| window.cut(path, minimal)) {
                 Err(missing) => {
                     stranded.entry(backup.label.clone()).or_insert(missing);
                 }
@@ -87,7 +96,21 @@ fn reach(catalog: &Catalog, path: &TimelinePath, backup: &Header) -> Result<Wind
         from: backup.stop_lsn,
         from_time: backup.stop_time,
         to,
-        archived: run.archived,
-        missing: goes_on.then_some(at_end),
+        end: match goes_on {
+            true => WindowEnd::Missing { segment: at_end, archived: run.archived },
+            false => WindowEnd::Archive { archived: run.archived },
+        },
     })
+}
+
+impl Window {
+    /// As far as all was logged.
+    fn cut(self, path: &TimelinePath, minimal: &[(Timeline, Lsn)]) -> Window {
+        let on_path = |(timeline, lsn): &&(Timeline, Lsn)| path.stretch(*timeline).is_some_and(|s| s.end.is_none_or(|end| *lsn < end));
+        let behind = minimal.iter().filter(on_path).map(|(_, lsn)| *lsn).filter(|lsn| (self.from..self.to).contains(lsn));
+        match behind.min() {
+            Some(to) => Window { timeline: path.timeline_at(Lsn(to.0.saturating_sub(1))), to, end: WindowEnd::LoggedMinimally, ..self },
+            None => self,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::pg::checkpoint::Checkpoint;
 use crate::pg::control::ControlSettings;
-use crate::pg::wal::effect::{DatabaseDir, Effect, MultiTruncation, Parameters};
+use crate::pg::wal::effect::{DatabaseDir, Effect, MultiTruncation, Parameters, WAL_LEVEL_MINIMAL};
 use crate::pg::wal::xact::{Finish, Prepare};
 use crate::pg::{Lsn, Timeline};
 use crate::view::file_class::Slru;
@@ -18,9 +18,6 @@ use crate::view::slru::{BasePages, Slrus, XactStatus, page_of};
 
 /// Transaction ids below this are special (`FirstNormalTransactionId`).
 const FIRST_NORMAL_XID: u32 = 3;
-
-/// `WAL_LEVEL_MINIMAL` (xlog.h).
-const WAL_LEVEL_MINIMAL: i32 = 0;
 
 /// Origins whose progress is not kept (`InvalidRepOriginId`, `DoNotReplicateId`).
 const NO_ORIGIN: [u16; 2] = [0, u16::MAX];

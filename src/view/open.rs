@@ -18,6 +18,7 @@ use crate::repo::catalog::Catalog;
 use crate::repo::label::BackupLabel;
 use crate::repo::layout::ClusterFolder;
 use crate::repo::manifest::Manifest;
+use crate::repo::minimal::logged_minimally;
 use crate::repo::moment::Wanted;
 use crate::repo::resolve::{RecoveryPoint, Resolved, SearchedWal, resolve};
 use crate::repo::{ObjectKind, RepoError};
@@ -234,6 +235,10 @@ impl SearchedWal for ArchiveWal<'_> {
         let memory = self.archive.memory.indexes();
         let listed = self.catalog.indexes(self.archive.shared.repository())?;
         WalIndexes { files: &files, wal: &wal, catalog: self.catalog, listed, memory }.summaries(numbers)
+    }
+
+    fn logged_minimally(&self) -> Result<Vec<(Timeline, Lsn)>, RepoError> {
+        logged_minimally(self.archive.shared.repository(), self.catalog)
     }
 }
 

@@ -166,6 +166,9 @@ pub struct MultiTruncation {
     pub members_end: u32,
 }
 
+/// [`Parameters::wal_level`] `minimal` (`WalLevel`, xlog.h).
+pub const WAL_LEVEL_MINIMAL: i32 = 0;
+
 /// `xl_parameter_change`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {

@@ -1,5 +1,7 @@
 //! WAL that was written with `wal_level = minimal` does not hold all that changed: no moment behind it is shown.
 
+use bygone::pg::Lsn;
+
 use super::{TestCluster, TestRepository, World};
 use crate::harness::{MAJORS, postgres_is_missing};
 
@@ -30,8 +32,24 @@ fn nothing_behind_it_is_shown(major: u16) {
         }
     }
     assert_ne!(behind, filler);
+    // They say how far it goes: as far as everything was logged.
+    let reachable = |end: &str| {
+        let document: serde_json::Value = serde_json::from_str(&world.bygone(["info", "--json"]).ok()).expect("one JSON object");
+        let windows = document["repositories"][0]["reachable"].as_array().expect("windows").clone();
+        let window = windows.into_iter().find(|window| window["end"] == end).expect("a window that ends so");
+        let lsn = |name: &str| window[name].as_str().expect("an Lsn").parse::<Lsn>().expect("an Lsn");
+        (lsn("from"), lsn("to"))
+    };
+    let (from, to) = reachable("minimal");
+    let last = Lsn(to.0 - 1);
+    world.bygone(["ls", "--at", &format!("lsn:{from}")]).ok();
+    world.bygone(["ls", "--at", &format!("lsn:{last}"), "--exclusive"]).ok();
+    world.bygone(["ls", "--at", &format!("lsn:{to}")]).fails().says("wal_level = minimal");
+    assert!(world.bygone(["info"]).ok().contains(&format!("to {to}, where wal_level = minimal began, on timeline 1")));
+    world.bygone(["ls", "--at", "lsn:F/0"]).fails().says("(then WAL was written with wal_level = minimal)");
     world.bygone(["backup"]).ok();
     cluster.wait_archived(&cluster.switch_wal());
+    assert!(reachable("minimal") == (from, to) && reachable("archive").0 > to);
     let table = cluster.psql("select pg_relation_filepath('t')");
     assert_eq!(world.bygone(["ls", "--at", "latest", &table]).ok().split_whitespace().next(), Some("40960"));
 }
