@@ -1,7 +1,6 @@
 //! Compares two data directories file by file, as far as WAL decides what is in them.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use bygone::archive::incarnation::read_control;
@@ -65,7 +64,8 @@ pub(super) fn assert_same_end(ours: &Path, native: &Path) {
 /// `undo` puts back in a file of `native` what the end of recovery did to it.
 fn assert_same_but(ours: &Path, native: &Path, undo: fn(&str, &mut [u8], &Checkpoint)) {
     let checkpoint = read_control(native).expect("pg_control of the recovered cluster").checkpoint;
-    let kept = checkpoint.oldest_commit_ts_xid..=checkpoint.newest_commit_ts_xid;
+    let our_oldest = read_control(ours).expect("pg_control of what is compared").checkpoint.oldest_commit_ts_xid;
+    let kept = Kept { oldest: later(our_oldest, checkpoint.oldest_commit_ts_xid), newest: checkpoint.newest_commit_ts_xid };
     let (mut ours, native) = (files(ours), files(native));
     let mut differences = Vec::new();
     for (path, native) in &native {
@@ -90,15 +90,35 @@ fn assert_same_but(ours: &Path, native: &Path, undo: fn(&str, &mut [u8], &Checkp
     assert!(differences.is_empty(), "{} differences:\n{told}\nthe recovered cluster: {checkpoint:?}", differences.len());
 }
 
+/// The xid from which on both keep commit times; 0 if one of them keeps none. A recovery that goes on from before `track_commit_timestamp` went on, with a
+/// `pg_control` of behind that, keeps times from where it goes on; the primary does not, nor do we, nor does a recovery from the backup at one go.
+fn later(ours: u32, native: u32) -> u32 {
+    let is_later = ours != 0 && native != 0 && ours.wrapping_sub(native) < 1 << 31;
+    if is_later || ours == 0 { ours } else { native }
+}
+
+/// Whose commit times are kept, around the circle of xids. Nobody's, if `oldest` is 0.
+struct Kept {
+    oldest: u32,
+    newest: u32,
+}
+
+impl Kept {
+    fn has(&self, xid: u64) -> bool {
+        let behind = |xid: u32| xid.wrapping_sub(self.oldest);
+        self.oldest != 0 && u32::try_from(xid).is_ok_and(|xid| behind(xid) <= behind(self.newest))
+    }
+}
+
 /// Clears the commit times that nobody may ask for. Recovery that replays `track_commit_timestamp` going off removes the files, but not what its buffers
 /// hold (`DeactivateCommitTs`), so that some of the old times come back when those are written; on the primary they are gone.
-fn forget_old_commit_times(path: &str, file: &mut [u8], kept: &RangeInclusive<u32>) {
+fn forget_old_commit_times(path: &str, file: &mut [u8], kept: &Kept) {
     const ENTRY: usize = 10;
     const ON_PAGE: usize = PAGE / ENTRY;
     let FileClass::Slru { slru: Slru::CommitTs, segment } = classify(path) else { return };
     for (block, page) in (segment * 32..).zip(file.chunks_mut(PAGE)) {
         for (xid, entry) in (block * ON_PAGE as u64..).zip(page.chunks_mut(ENTRY)) {
-            if u32::try_from(xid).map_or(true, |xid| !kept.contains(&xid) || *kept.start() == 0) {
+            if !kept.has(xid) {
                 entry.fill(0);
             }
         }
