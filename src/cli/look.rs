@@ -1,7 +1,9 @@
 //! `ls` and `cat`: looks into a moment or a backup without a mount.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -17,7 +19,7 @@ use crate::view::read::View;
 pub(super) struct Args {
     /// Path inside the data directory
     #[arg(default_value = "")]
-    path: String,
+    path: OsString,
     #[command(flatten)]
     moment: MomentArgs,
     /// The files of this backup, as they were copied
@@ -38,12 +40,37 @@ fn view(args: &Args, context: &Context) -> anyhow::Result<View> {
     Ok(open_first(context, open)?.1)
 }
 
-fn find(view: &View, path: &str) -> anyhow::Result<FileId> {
-    let names = path.split('/').filter(|name| !name.is_empty());
-    names
-        .into_iter()
-        .try_fold(view.root(), |dir, name| view.lookup(dir, OsStr::new(name)))
-        .with_context(|| format!("{path:?} does not exist at this moment"))
+/// As many links as Linux follows on one path.
+const MAX_LINKS: usize = 40;
+
+/// Follows links that stay inside, as those of tablespaces do; one that leads elsewhere is no place of this moment.
+fn find(view: &View, path: &OsStr) -> anyhow::Result<FileId> {
+    let (mut dirs, mut links) = (vec![view.root()], 0);
+    let mut rest: Vec<OsString> = names(path).rev().collect();
+    let nowhere = || format!("{} does not exist at this moment", Path::new(path).display());
+    while let Some(name) = rest.pop() {
+        let dir = *dirs.last().with_context(nowhere)?;
+        if name == ".." {
+            dirs.pop();
+            continue;
+        }
+        let id = view.lookup(dir, &name).with_context(nowhere)?;
+        if view.attr(id)?.kind != Kind::Symlink {
+            dirs.push(id);
+            continue;
+        }
+        let target = view.read_link(id)?;
+        links += 1;
+        if Path::new(&target).is_absolute() || links > MAX_LINKS {
+            bail!("{} leads to {}, which is not part of this moment", Path::new(path).display(), Path::new(&target).display());
+        }
+        rest.extend(names(&target).rev());
+    }
+    dirs.pop().with_context(nowhere)
+}
+
+fn names(path: &OsStr) -> impl DoubleEndedIterator<Item = OsString> + use<'_> {
+    path.as_bytes().split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).map(|name| OsStr::from_bytes(name).to_owned())
 }
 
 pub(super) fn ls(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
@@ -51,7 +78,7 @@ pub(super) fn ls(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let id = find(&view, &args.path)?;
     let mut text = String::new();
     if view.attr(id)?.kind != Kind::Directory {
-        text = format!("{:>14} {}\n", view.attr(id)?.size, args.path);
+        text = format!("{:>14} {}\n", view.attr(id)?.size, Path::new(&args.path).display());
     } else {
         for entry in view.list(id)? {
             let attr = view.attr(entry.id)?;
@@ -71,7 +98,7 @@ pub(super) fn cat(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let view = view(args, context)?;
     let id = find(&view, &args.path)?;
     if view.attr(id)?.kind != Kind::File {
-        bail!("{:?} is not a file", args.path);
+        bail!("{} is not a file", Path::new(&args.path).display());
     }
     let mut out = std::io::stdout().lock();
     let mut buf = vec![0; STEP];

@@ -164,6 +164,22 @@ impl Catalog {
         Ok(())
     }
 
+    /// Timelines with WAL here that nobody knows the way to: their history file is missing, and no backup is on them.
+    pub fn unconnected(&self) -> impl Iterator<Item = Timeline> + '_ {
+        let is_known = |timeline: Timeline, path: &TimelinePath| {
+            timeline == Timeline(1) || path.stretches().len() > 1 || self.backups.iter().any(|backup| backup.timeline == timeline)
+        };
+        self.paths.iter().filter(move |(timeline, path)| !is_known(**timeline, path)).map(|(timeline, _)| *timeline)
+    }
+
+    /// The newest timeline that can be followed, as recovery finds it: WAL alone, without the history that leads to it, makes none.
+    #[must_use]
+    pub fn newest_timeline(&self) -> Option<Timeline> {
+        let unconnected: Vec<Timeline> = self.unconnected().collect();
+        let known = self.paths.keys().copied().filter(|timeline| !unconnected.contains(timeline));
+        known.chain(self.backups.iter().map(|backup| backup.timeline)).max()
+    }
+
     /// Which indexes of its WAL there are. Listed when first asked for.
     ///
     /// # Errors

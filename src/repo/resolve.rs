@@ -22,7 +22,7 @@ use crate::format::index::{Has, Head, Summary, is_newer};
 use crate::pg::timestamp::PgTime;
 use crate::pg::wal::effect::{Effect, EffectError, effect};
 use crate::pg::wal::record::DecodeError;
-use crate::pg::wal::{End, Layout, Reader, Record, Rmgr, TimelinePath, WalBytes};
+use crate::pg::wal::{End, EndReason, Layout, Reader, Record, Rmgr, TimelinePath, WalBytes};
 use crate::pg::{Lsn, Timeline};
 
 /// A point in the WAL of a cluster.
@@ -187,7 +187,7 @@ fn choose_path<E: std::error::Error>(catalog: &Catalog, wanted: &Wanted) -> Resu
     let newest_backup = catalog.backups.last().map(|b| b.timeline);
     let timeline = match wanted.timeline {
         TimelineChoice::This(timeline) => Some(timeline),
-        TimelineChoice::Latest => catalog.paths.keys().next_back().copied().max(newest_backup),
+        TimelineChoice::Latest => catalog.newest_timeline(),
         TimelineChoice::Current => match &wanted.moment {
             Moment::Backup(label) => catalog.backups.iter().find(|b| b.label == *label).map(|b| b.timeline),
             _ => newest_backup,
@@ -250,18 +250,44 @@ where
                 let from = size.start(size.segment_no(*lsn)).max(backup.start_lsn);
                 self.search(backup, from, reach)
             }
-            Moment::Latest => {
-                let last = size.segment_no(Lsn(reach.0.saturating_sub(1)));
-                self.search(backup, size.start(last).max(backup.start_lsn), reach)
-            }
+            Moment::Latest => self.end_of_wal(backup, reach),
             Moment::Time(_) | Moment::Xid(_) | Moment::Name(_) => self.search(backup, backup.start_lsn, reach),
         }
+    }
+
+    /// Where the last record ends of which all is there. A record may have begun many segments before the last one, and go on behind it.
+    fn end_of_wal(&self, backup: &Header, reach: Lsn) -> Result<Found, ResolveError<BytesError<W>>> {
+        let (layout, size) = (self.layout(), self.catalog.identity.wal_segment_size);
+        let (mut no, mut back) = (size.segment_no(Lsn(reach.0.saturating_sub(1))), 1);
+        loop {
+            let from = size.start(no).max(backup.start_lsn);
+            let is_first = from == backup.start_lsn;
+            let begin = if is_first { Reader::at_record } else { Reader::at_page };
+            let mut reader = begin(self.wal.bytes(), layout, self.path.clone(), from);
+            let (mut any, mut last_commit) = (is_first, None);
+            while let Some(raw) = reader.next().map_err(ResolveError::Source)? {
+                any = true;
+                let _goes_on = self.stops(&raw.decode(layout.major)?, &mut last_commit)?;
+            }
+            if any {
+                let end = reader.end().unwrap_or(End { at: reader.position(), reason: EndReason::Zero });
+                let is_it = end.at >= backup.stop_lsn && is_end(&end, reach);
+                return Ok(if is_it { Ok((end.at, last_commit)) } else { Err(ends_before(&end, last_commit)) });
+            }
+            no = no.saturating_sub(back);
+            back *= 2;
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        let identity = &self.catalog.identity;
+        Layout { major: identity.major, segment_size: identity.wal_segment_size, system_id: Some(identity.system_id) }
     }
 
     /// Reads records from `from` (the backup's redo point, or a segment's start) until one says stop.
     fn search(&self, backup: &Header, from: Lsn, reach: Lsn) -> Result<Found, ResolveError<BytesError<W>>> {
         let identity = &self.catalog.identity;
-        let layout = Layout { major: identity.major, segment_size: identity.wal_segment_size, system_id: Some(identity.system_id) };
+        let layout = self.layout();
         let begin = |lsn: Lsn| Reader::at_record(self.wal.bytes(), layout, self.path.clone(), lsn);
         let size = layout.segment_size;
         let last = size.segment_no(Lsn(reach.0.saturating_sub(1)));
@@ -277,7 +303,7 @@ where
         };
         let stop = loop {
             let Some(raw) = reader.next().map_err(ResolveError::Source)? else {
-                break Stop::Ended(reader.end().unwrap_or(End { at: reader.position(), reason: crate::pg::wal::EndReason::Zero }));
+                break Stop::Ended(reader.end().unwrap_or(End { at: reader.position(), reason: EndReason::Zero }));
             };
             let within = size.segment_no(Lsn(raw.end.0.saturating_sub(1)));
             if within > no {
@@ -298,12 +324,9 @@ where
                 Err(format!("it is before backup {} was consistent, at {}", backup.label, backup.stop_lsn))
             }
             Stop::At(lsn) => Ok((lsn, last_commit)),
-            Stop::Ended(end) if self.wanted.moment == Moment::Latest && end.at >= backup.stop_lsn && is_end(&end, reach) => {
-                Ok((end.at, last_commit))
-            }
-            Stop::Ended(end) => Err(match last_commit {
-                Some(time) => format!("the archived WAL ends before it, at {}; its last commit is of {time}", end.at),
-                None => format!("the archived WAL ends before it, at {}", end.at),
+            Stop::Ended(end) => Err(match (&self.wanted.moment, ends_before(&end, last_commit)) {
+                (Moment::Xid(_) | Moment::Name(_), ends) => format!("it is not in the WAL from {} on, and {ends}", backup.start_lsn),
+                (_, ends) => ends,
             }),
         })
     }
@@ -391,6 +414,13 @@ where
             }
             Err(error) => ResolveError::Source(error),
         }
+    }
+}
+
+fn ends_before(end: &End, last_commit: Option<PgTime>) -> String {
+    match last_commit {
+        Some(time) => format!("the archived WAL ends before it, at {}; its last commit is of {time}", end.at),
+        None => format!("the archived WAL ends before it, at {}", end.at),
     }
 }
 

@@ -64,17 +64,19 @@ pub fn put_copied(tree: &mut Tree<FileContent>, path: &Path, entry: &Entry) {
     tree.put(path, stat, kind);
 }
 
-/// The files of a backup as they were copied, `backup_label` and `tablespace_map` among them: what `backup/<label>/` shows.
+/// The files of a backup as they were copied, and `backup_label`: what `backup/<label>/` shows.
+///
+/// Tablespaces lie inside, and there is no `tablespace_map`: it would lead a server on a copy of the directory into production's.
 #[must_use]
 pub fn copied_tree(manifest: &Manifest) -> Tree<FileContent> {
     let mut tree = empty_tree(manifest);
-    for entry in &manifest.entries {
-        put_copied(&mut tree, &entry.path, entry);
+    for entry in manifest.entries.iter().filter(|entry| !is_tablespace_link(entry)) {
+        put_copied(&mut tree, &view_path(&entry.path), entry);
+    }
+    for tablespace in &manifest.header.tablespaces {
+        put_tablespace(&mut tree, tablespace.oid);
     }
     put_made(&mut tree, "backup_label", manifest.header.backup_label.clone());
-    if !manifest.header.tablespace_map.is_empty() {
-        put_made(&mut tree, "tablespace_map", manifest.header.tablespace_map.clone());
-    }
     tree
 }
 
@@ -202,12 +204,15 @@ pub fn put_recovery(tree: &mut Tree<FileContent>, wal: &[WalFile], segment_size:
 /// Links of tablespaces are made anew, and what a server must not find is left out.
 fn is_kept(entry: &Entry) -> bool {
     let path = entry.path.to_string_lossy();
-    let is_tablespace_link = entry.path.parent() == Some(Path::new("pg_tblspc")) && !matches!(entry.kind, EntryKind::Directory);
     let class = classify(&path);
     let is_directory = matches!(entry.kind, EntryKind::Directory);
     match class {
         FileClass::Volatile | FileClass::BackupLabel | FileClass::InitCache | FileClass::Temporary | FileClass::Emptied => false,
         FileClass::Wal => is_directory,
-        _ => !is_tablespace_link,
+        _ => !is_tablespace_link(entry),
     }
+}
+
+fn is_tablespace_link(entry: &Entry) -> bool {
+    entry.path.parent() == Some(Path::new("pg_tblspc")) && !matches!(entry.kind, EntryKind::Directory)
 }
