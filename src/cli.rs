@@ -141,7 +141,9 @@ pub fn main() -> ExitCode {
         }
     };
     report::start_logging(cli.global.verbose);
-    cli.command.run(&cli.global).unwrap_or_else(|error| {
+    // A panic would end with 101, which tells a recovering Postgres that the archive ends here.
+    let ran = std::panic::catch_unwind(|| cli.command.run(&cli.global));
+    ran.unwrap_or_else(|_| Err(anyhow::anyhow!("this is a fault in bygone itself: please report it"))).unwrap_or_else(|error| {
         report::error(&error, cli.global.json);
         ExitCode::from(cli.command.failure_code())
     })

@@ -110,6 +110,8 @@ pub enum ConfigError {
     Unknown { name: String, origin: String, suggestion: Option<String> },
     #[error("setting {name} in {origin} must be {wanted}")]
     WrongKind { name: String, origin: String, wanted: String },
+    #[error("the variable {name} is not UTF-8")]
+    NotUtf8 { name: String },
     #[error("secret {name} stands in {file}")]
     SecretInFile { name: String, file: String, variable: String },
     #[error("setting {name} is missing")]

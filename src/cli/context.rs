@@ -1,6 +1,7 @@
 //! What a command works with: the checked configuration, and what the global options chose from it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
@@ -25,7 +26,7 @@ impl Context {
     /// # Errors
     /// Those of [`Config::load`]; a repository that `--repo` names must be configured.
     pub fn load(global: &Global) -> Result<Context, ConfigError> {
-        let config = Config::load(global.config.as_deref(), std::env::vars())?;
+        let config = Config::load(global.config.as_deref(), environment()?)?;
         if let Some(number) = global.repo {
             config.repo(number)?;
         }
@@ -78,6 +79,17 @@ impl Context {
         }
         move || Ok(Arc::new(cached(&repo, &cache, open(&repo)?)))
     }
+}
+
+/// Our own variables; what others hold is not looked at.
+fn environment() -> Result<impl Iterator<Item = (String, String)>, ConfigError> {
+    let own = std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"BYGONE_"));
+    let text = |(name, value): (OsString, OsString)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        (Ok(name), Err(_)) => Err(ConfigError::NotUtf8 { name }),
+        (Err(name), _) => Err(ConfigError::NotUtf8 { name: name.to_string_lossy().into_owned() }),
+    };
+    Ok(own.map(text).collect::<Result<Vec<_>, _>>()?.into_iter())
 }
 
 fn open(repo: &RepoConfig) -> anyhow::Result<Repository> {

@@ -1,7 +1,6 @@
 //! Prints: results to standard output, errors and logs to standard error.
 //!
 //! An error is printed as Postgres prints one: `error:`, then `detail:` and `hint:` where the chain of causes offers any ([`Advice`]).
-#![expect(clippy::print_stderr, reason = "this is where messages are printed")]
 
 use std::error::Error;
 use std::fmt;
@@ -23,9 +22,15 @@ pub(super) fn print(text: &str) {
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        eprintln!("error: standard output cannot be written: {error}");
+        tell(&format!("error: standard output cannot be written: {error}\n"));
         std::process::exit(1);
     }
+}
+
+/// Writes to standard error. Nobody is left to tell if that fails, and the exit code says enough: it must not become another.
+fn tell(text: &str) {
+    let mut err = std::io::stderr().lock();
+    drop(err.write_all(text.as_bytes()).and_then(|()| err.flush()));
 }
 
 /// Logs go to standard error: warnings and errors always, more with `-v`; `BYGONE_LOG` takes a filter such as `info,bygone::store=trace`.
@@ -37,6 +42,7 @@ pub(super) fn start_logging(verbose: u8) {
         std::env::var("BYGONE_LOG").ok().and_then(|filter| EnvFilter::try_new(filter).ok()).unwrap_or_else(|| EnvFilter::new(chosen));
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(verbose > 1);
+    let lines = lines.log_internal_errors(false);
     tracing_subscriber::registry().with(lines.with_filter(Awaited)).with(filter).init();
 }
 
@@ -68,16 +74,17 @@ fn is_unawaited(message: &str) -> bool {
 pub(super) fn error(error: &anyhow::Error, as_json: bool) {
     let told = Told::of(error);
     if as_json {
-        eprintln!("{}", json!({ "error": told.message, "detail": told.detail, "hint": told.hint }));
+        tell(&format!("{}\n", json!({ "error": told.message, "detail": told.detail, "hint": told.hint })));
         return;
     }
-    eprintln!("error: {}", told.message);
+    let mut text = format!("error: {}\n", told.message);
     for detail in told.detail.iter().flat_map(|detail| detail.lines()) {
-        eprintln!("detail: {detail}");
+        text += &format!("detail: {detail}\n");
     }
     if let Some(hint) = told.hint {
-        eprintln!("hint: {hint}");
+        text += &format!("hint: {hint}\n");
     }
+    tell(&text);
 }
 
 /// What an error says.

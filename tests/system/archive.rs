@@ -1,5 +1,7 @@
 //! `archive-push` and `archive-get` as Postgres calls them.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use super::harness::repository::{TestRepository, folder};
@@ -77,6 +79,20 @@ fn other_content_other_cluster_and_a_clone_are_refused_by_name() {
     let name = cluster.switch_wal();
     inside(&world, &cluster, &["archive-push", &format!("pg_wal/{name}")]).fails().says("belongs to a clone");
     assert_eq!(segments(&repository, &cluster).len(), before);
+}
+
+#[test]
+fn a_fetch_that_cannot_say_why_it_failed_fails_all_the_same() {
+    let world = World::new();
+    let run = |env: &[u8], to: &str| {
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(format!("{} archive-get 000000010000000000000001 there 2>{to}", world.program().display()));
+        command.env("BYGONE_CONFIG", "/nowhere.toml").env("BYGONE_LOG", "trace");
+        command.env("SAID", OsStr::from_bytes(env));
+        command.status().expect("sh runs").code()
+    };
+    assert_eq!(run(b"text", "/dev/full"), Some(130));
+    assert_eq!(run(b"caf\xE9", "/dev/null"), Some(130));
 }
 
 #[test]

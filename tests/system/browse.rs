@@ -24,15 +24,18 @@ fn browsing_mount_shows_moments_backups_and_wal() {
         return;
     }
     let world = World::new();
-    let cluster = TestCluster::builder(16).archiving(&world).conf("autovacuum = off").start(&world);
+    let cluster = TestCluster::builder(16).archiving(&world).conf("autovacuum = off").tablespace("extra").start(&world);
     TestRepository::init(&world, 1, &cluster);
-    cluster.psql("create table t as select generate_series(1, 1000) as id");
+    cluster
+        .psql("create table t as select generate_series(1, 1000) as id; create table far tablespace extra as select 1 as id; checkpoint");
+    let far = cluster.psql("select pg_relation_filepath('far')");
+    let far_page = fs_err::read(cluster.data().join(&far)).expect("a page of production");
     let label = |report: String| {
         let report: Value = serde_json::from_str(&report).expect("one JSON object");
         report["label"].as_str().expect("a label").to_owned()
     };
     let first = label(world.bygone(["backup", "--json"]).ok());
-    cluster.psql("update t set id = -id");
+    cluster.psql("update t set id = -id; update far set id = 2; checkpoint");
     let lsn = cluster.psql("select pg_create_restore_point('here')").replace('/', "-");
     let time = cluster.psql("select to_char(now() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
     // The first commit after the time ends its view: it must not be the deletion, whose traces would lie before that.
@@ -55,6 +58,14 @@ fn browsing_mount_shows_moments_backups_and_wal() {
     assert!(fs_err::read(dir.join("latest").join(&file)).expect("a page of the newest moment") != page);
     assert!(fs_err::read(dir.join("backup").join(&first).join(&file)).expect("a page of a backup") != page);
     assert_eq!(names(&dir.join("at")), [time.as_str(), "name:here"]);
+
+    // What lies in a tablespace is that of the backup, and not production's.
+    let backup = dir.join("backup").join(&first);
+    assert!(fs_err::read(backup.join(&far)).expect("a page of a backup") == far_page);
+    assert!(fs_err::canonicalize(backup.join(&far)).expect("a file").starts_with(&backup) && !backup.join("tablespace_map").exists());
+    let catted = world.bygone(["cat", "--backup", &first, &far]).command().output().expect("cat runs").stdout;
+    assert!(catted == far_page);
+    world.bygone(["ls", "--at", "name:here", &far]).ok();
     assert!(at(&format!("lsn:{lsn}")).join("PG_VERSION").is_file());
 
     let wal = dir.join("wal/00000001");

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bygone::archive::incarnation::read_control;
+use bygone::pg::Lsn;
 use bygone::pg::control::ClusterState;
 
 use super::harness::mount::MountGuard;
@@ -154,4 +155,23 @@ fn moment_out_of_reach_is_refused_with_the_windows_that_are_not() {
     ls("2101-01-01 00:00:00 UTC").fails().says("the archived WAL ends before it");
     ls("name:nobody").fails().says("cannot be reached");
     ls("2026-01-01 00:00:00").fails().says("has no time zone");
+}
+
+#[test]
+fn latest_is_before_a_record_whose_end_is_not_archived() {
+    if postgres_is_missing(15) {
+        return;
+    }
+    let past = past(15, 1, true);
+    // It begins many segments before the last one that is complete.
+    past.cluster.psql("checkpoint; select pg_logical_emit_message(true, 'long', repeat('q', 5300000))");
+    let begun = past.cluster.psql("select pg_walfile_name(pg_current_wal_insert_lsn() - 1100000)");
+    past.cluster.wait_archived(&begun);
+    let info: serde_json::Value = serde_json::from_str(&past.world.bygone(["info", "--json"]).ok()).expect("one JSON object");
+    let archived: Lsn = info["repositories"][0]["reachable"][0]["to"].as_str().expect("an Lsn").parse().expect("an Lsn");
+    let explained = past.world.bygone(["explain", "--json", "--at", "latest", "1664/0/1262", "0"]).ok();
+    let explained: serde_json::Value = serde_json::from_str(&explained).expect("one JSON object");
+    let latest: Lsn = explained["lsn"].as_str().expect("an Lsn").parse().expect("an Lsn");
+    assert!(latest < archived && archived.0 - latest.0 > 3 << 20, "{latest} {archived}");
+    past.world.bygone(["ls", "--at", "latest"]).ok();
 }
