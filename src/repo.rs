@@ -66,10 +66,11 @@ impl Repository {
     /// Finishes what an interrupted call began. Probes first that the store refuses to overwrite.
     ///
     /// # Errors
-    /// [`RepoError::AlreadyThere`] if there is one already; [`StoreError::Refused`] if the store does not honour conditional writes;
+    /// [`RepoError::AlreadyThere`] if there is one already, [`RepoError::Remains`] if most of one is; [`StoreError::Refused`] if the store does not honour conditional writes;
     /// [`RepoError::SecretMissing`] or [`RepoError::SecretUnused`] if `secret` does not go with `cipher`; store errors.
     pub fn create(store: Arc<dyn Store>, cipher: Cipher, secret: Option<&Secret>) -> Result<Repository, RepoError> {
         keyring::check_secret(store.as_ref(), cipher, secret)?;
+        keyring::refuse_remains(store.as_ref())?;
         crate::store::probe(store.as_ref())?;
         let id = keyring::create_identity(store.as_ref(), cipher)?;
         if let Some(secret) = secret {

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use bygone_mount::{FileId, Kind, Source};
+use bygone_mount::{Attr, FileId, Kind, Source};
+use serde_json::{Value, json};
 
 use super::Context;
 use super::moment::{MomentArgs, open_first};
@@ -76,22 +77,27 @@ fn names(path: &OsStr) -> impl DoubleEndedIterator<Item = OsString> + use<'_> {
 pub(super) fn ls(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let view = view(args, context)?;
     let id = find(&view, &args.path)?;
-    let mut text = String::new();
-    if view.attr(id)?.kind != Kind::Directory {
-        text = format!("{:>14} {}\n", view.attr(id)?.size, Path::new(&args.path).display());
-    } else {
+    let mut files = Vec::new();
+    if view.attr(id)?.kind == Kind::Directory {
         for entry in view.list(id)? {
-            let attr = view.attr(entry.id)?;
-            let mark = match attr.kind {
-                Kind::Directory => "/",
-                Kind::Symlink => "@",
-                Kind::File => "",
-            };
-            text += &format!("{:>14} {}{mark}\n", attr.size, entry.name.to_string_lossy());
+            files.push((entry.name.to_string_lossy().into_owned(), view.attr(entry.id)?));
         }
+    } else {
+        files.push((Path::new(&args.path).display().to_string(), view.attr(id)?));
     }
-    print(&text);
+    let as_json = |(name, attr): &(String, Attr)| json!({ "name": name, "type": kind(attr.kind).0, "size": attr.size });
+    let as_line = |(name, attr): &(String, Attr)| format!("{:>14} {name}{}\n", attr.size, kind(attr.kind).1);
+    print(&if context.json { format!("{}\n", files.iter().map(as_json).collect::<Value>()) } else { files.iter().map(as_line).collect() });
     Ok(ExitCode::SUCCESS)
+}
+
+/// The word for it, and the mark behind its name.
+fn kind(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Directory => ("directory", "/"),
+        Kind::Symlink => ("symlink", "@"),
+        Kind::File => ("file", ""),
+    }
 }
 
 pub(super) fn cat(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {

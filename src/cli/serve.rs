@@ -1,10 +1,12 @@
 //! Serves a mount in this process until it is unmounted, and starts a process in the background that does.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -72,15 +74,25 @@ fn unmount(mount: &MountHandle) {
     }
 }
 
+/// Whoever reads a pipe waits until nobody can write to it any more: a process in the background must not keep it.
+fn is_pipe(file: impl AsFd) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo)
+}
+
 /// Starts a command that [`serve`]s, in a process group of its own, and returns when its files are there: the line for the user, or the code that
 /// it ended with, its error having been printed.
 pub(super) fn in_background(mut command: Command) -> anyhow::Result<Result<String, ExitCode>> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    if is_pipe(std::io::stderr()) {
+        command.stderr(Stdio::piped());
+    }
     let mut child = command.spawn().context("start the mount in the background")?;
+    let told = child.stderr.take().map(|mut err| std::thread::spawn(move || std::io::copy(&mut err, &mut std::io::stderr())));
     let out = child.stdout.take().context("read what the mount says")?;
     let mut lines = BufReader::new(out).lines();
     let ready = lines.next().transpose().context("read what the mount says")?;
     if ready.as_deref() != Some(READY) {
+        drop(told.map(JoinHandle::join));
         let code = child.wait().context("wait for the mount")?.code().and_then(|code| u8::try_from(code).ok());
         return Ok(Err(ExitCode::from(code.filter(|code| *code != 0).unwrap_or(1))));
     }

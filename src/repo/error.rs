@@ -18,6 +18,9 @@ pub enum RepoError {
     NoRepository { store: String },
     #[error("{store} holds a repository already (id {id})")]
     AlreadyThere { store: String, id: String },
+    /// It is not to be made anew.
+    #[error("{store} holds a repository without {missing}")]
+    Remains { store: String, missing: String },
     #[error("the repository in {store} is encrypted, and no key is configured")]
     SecretMissing { store: String },
     #[error("a key is configured, but the repository in {store} is not encrypted")]
@@ -104,6 +107,7 @@ impl Advice for RepoError {
             RepoError::Everywhere { first, .. } => return first.hint(),
             RepoError::NoRepository { .. } => "Is the path right? `bygone init` makes a repository.",
             RepoError::AlreadyThere { .. } => "To use it, configure the key that it was made with; to make another, give another path.",
+            RepoError::Remains { .. } => "Restore that from a copy of the repository, or give another path.",
             RepoError::SecretMissing { .. } => "Set key-file or key-command of this repository, or BYGONE_REPO_<N>_KEY.",
             RepoError::SecretUnused { .. } => {
                 "Remove the key from the configuration if it is meant to be so; otherwise this is not the repository that you think it is."

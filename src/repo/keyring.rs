@@ -111,6 +111,20 @@ pub(super) fn check_secret(store: &dyn Store, cipher: Cipher, secret: Option<&Se
     }
 }
 
+/// Refuses what is left of a repository that has lost its identity, or all of its wrapped keys: with new ones, what is stored there could not be read any
+/// more once the right ones are back, or what is stored from now on.
+pub(super) fn refuse_remains(store: &dyn Store) -> Result<(), RepoError> {
+    let remains = |missing: String| RepoError::Remains { store: store.describe(), missing };
+    let is_used = || Ok::<_, RepoError>(!store.list_dir(layout::CLUSTERS)?.is_empty());
+    match read_identity(store) {
+        Err(RepoError::NoRepository { .. }) if is_used()? || !list_wrapped(store)?.is_empty() => Err(remains(layout::IDENTITY.to_owned())),
+        Err(RepoError::NoRepository { .. }) | Ok((_, Cipher::None)) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) if list_wrapped(store)?.is_empty() && is_used()? => Err(remains(format!("the wrapped key below {}", layout::KEYS))),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// Writes the identity, or finds that of an interrupted `create` (same cipher, no key yet, nothing stored).
 pub(super) fn create_identity(store: &dyn Store, cipher: Cipher) -> Result<RepositoryId, RepoError> {
     let id = RepositoryId(random().map_err(|source| RepoError::Key { store: store.describe(), source })?);

@@ -242,6 +242,21 @@ fn a_second_create_is_refused_and_an_interrupted_one_is_finished() {
 }
 
 #[test]
+fn a_used_repository_that_has_lost_its_identity_or_its_keys_is_not_made_anew() {
+    for lost in ["key/1-1.json", "bygone.json"] {
+        let store = MemoryStore::default();
+        let create = || Repository::create(Arc::new(store.clone()), Cipher::Aes256CbcHmacSha256, Some(&secret()));
+        create().unwrap().put_object("cluster/main/1", ObjectKind::WalSegment, b"x", None).unwrap();
+        let (bytes, _) = store.get_tail(lost, 1 << 20).unwrap();
+        store.delete(lost).unwrap();
+        assert!(matches!(create(), Err(RepoError::Remains { .. })));
+        store.put_new(lost, bytes).unwrap();
+        let found = Repository::open(Arc::new(store.clone()), Some(&secret())).unwrap();
+        assert_eq!(found.read_object("cluster/main/1", ObjectKind::WalSegment).unwrap(), b"x");
+    }
+}
+
+#[test]
 fn nothing_there_is_said_so_with_advice() {
     let error = Repository::open(Arc::new(MemoryStore::default()), None).unwrap_err();
     assert_eq!(error.to_string(), "there is no repository in memory");

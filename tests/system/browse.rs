@@ -65,7 +65,8 @@ fn browsing_mount_shows_moments_backups_and_wal() {
     assert!(fs_err::canonicalize(backup.join(&far)).expect("a file").starts_with(&backup) && !backup.join("tablespace_map").exists());
     let catted = world.bygone(["cat", "--backup", &first, &far]).command().output().expect("cat runs").stdout;
     assert!(catted == far_page);
-    world.bygone(["ls", "--at", "name:here", &far]).ok();
+    let listed: Value = serde_json::from_str(&world.bygone(["ls", "--json", "--at", "name:here", &far]).ok()).expect("one JSON value");
+    assert_eq!((&listed[0]["type"], &listed[0]["size"]), (&Value::from("file"), &Value::from(8192)));
     assert!(at(&format!("lsn:{lsn}")).join("PG_VERSION").is_file());
 
     let wal = dir.join("wal/00000001");
@@ -91,4 +92,11 @@ fn browsing_mount_shows_moments_backups_and_wal() {
     wait_until("the new backup to show", Duration::from_secs(20), || names(&dir.join("backup")).contains(&second));
     assert_eq!(fs_err::read(dir.join("backup").join(&second).join("PG_VERSION")).expect("a file of it"), b"16\n");
     assert_eq!(mount.terminate(), Some(0));
+
+    // In the background it lets go of the pipes that this reads to their end.
+    let _guard = MountGuard::watch(&dir);
+    let said = world.bygone(["mount"]).arg(&dir).by_root().ok();
+    assert!(said.starts_with("mounted cluster/main/"), "{said}");
+    assert!(names(&dir.join("backup")).contains(&second));
+    world.bygone(["umount"]).arg(&dir).by_root().ok();
 }
