@@ -180,7 +180,8 @@ fn newest(store: &dyn Store, prefix: &str) -> Result<Option<Entry>, RepoError> {
 fn refuse_if_alive(store: &dyn Store, prefix: &str, entry: &Entry, doing: &str) -> Result<(), LockError> {
     let holder: Option<OnDiskLock> = match keyring::get_document(store, &entry.key) {
         Ok(holder) => Some(holder),
-        Err(e) if e.is_not_found() => None,
+        // Not there, or of no use: whoever it is has a heart that beats.
+        Err(e) if e.is_not_found() || matches!(e, RepoError::Document { .. }) => None,
         Err(e) => return Err(e.into()),
     };
     if holder.as_ref().is_some_and(is_on_this_host) {

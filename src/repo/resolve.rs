@@ -16,14 +16,14 @@ use super::catalog::Catalog;
 use super::label::BackupLabel;
 use super::manifest::Header;
 use super::moment::{Moment, TimelineChoice, Wanted};
-use super::window::{Window, WindowEnd, windows};
+use super::window::{Window, WindowEnd, missing_behind, windows};
 use crate::advice::Advice;
 use crate::format::index::{Has, Head, Summary, is_newer};
 use crate::pg::timestamp::PgTime;
 use crate::pg::wal::effect::{Effect, EffectError, effect};
 use crate::pg::wal::record::DecodeError;
 use crate::pg::wal::{End, EndReason, Layout, Reader, Record, Rmgr, TimelinePath, WalBytes};
-use crate::pg::{Lsn, Timeline};
+use crate::pg::{Lsn, SegmentSize, Timeline, WalSegment};
 
 /// A point in the WAL of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Resolved {
     pub backup: BackupLabel,
     /// The newest commit before the point that was read on the way here, if any was.
     pub last_commit: Option<PgTime>,
+    /// The newest moment was asked for, and WAL goes on behind this segment, which is missing.
+    pub cut_short: Option<WalSegment>,
 }
 
 /// The WAL that is searched.
@@ -81,7 +83,7 @@ pub enum ResolveError<E: std::error::Error + 'static> {
     #[error("the repository has no backup of this cluster{}", if unusable.is_empty() { "" } else { " that can be used" })]
     NoBackup { unusable: Vec<String> },
     #[error("{moment} cannot be reached: {why}")]
-    OutOfReach { moment: String, why: String, windows: Vec<Window> },
+    OutOfReach { moment: String, why: String, reachable: Vec<String> },
     #[error("there is no timeline {timeline} in the archive")]
     NoTimeline { timeline: Timeline, known: Vec<Timeline> },
     #[error(transparent)]
@@ -97,8 +99,8 @@ impl<E: std::error::Error + Advice + 'static> Advice for ResolveError<E> {
         match self {
             ResolveError::NoBackup { unusable } if !unusable.is_empty() => Some(format!("damaged or unknown: {}", unusable.join(", "))),
             ResolveError::Source(e) => e.detail(),
-            ResolveError::OutOfReach { windows, .. } if windows.is_empty() => Some("no moment can be reached".to_owned()),
-            ResolveError::OutOfReach { windows, .. } => Some(format!("reachable: {}", describe(windows))),
+            ResolveError::OutOfReach { reachable, .. } if reachable.is_empty() => Some("no moment can be reached".to_owned()),
+            ResolveError::OutOfReach { reachable, .. } => Some(format!("reachable: {}", reachable.join("; "))),
             ResolveError::NoTimeline { known, .. } => {
                 Some(format!("known: {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
             }
@@ -123,18 +125,13 @@ impl<E: std::error::Error + Advice + 'static> Advice for ResolveError<E> {
     }
 }
 
-fn describe(windows: &[Window]) -> String {
-    let one = |w: &Window| {
-        let then = match w.end {
-            WindowEnd::Archive { .. } => String::new(),
-            WindowEnd::Missing { segment, .. } => {
-                format!(" (then segment number {} of timeline {} is missing)", segment.no, segment.timeline)
-            }
-            WindowEnd::LoggedMinimally => " (then WAL was written with wal_level = minimal)".to_owned(),
-        };
-        format!("{} ({}) to {} on timeline {}{then}", w.from, w.from_time, w.to, w.timeline)
+fn describe(window: &Window, size: SegmentSize) -> String {
+    let then = match window.end {
+        WindowEnd::Archive { .. } => String::new(),
+        WindowEnd::Missing { segment, .. } => format!(" (then {} is missing)", segment.name(size)),
+        WindowEnd::LoggedMinimally => " (then WAL was written with wal_level = minimal)".to_owned(),
     };
-    windows.iter().map(one).collect::<Vec<_>>().join("; ")
+    format!("{} ({}) to {} on timeline {}{then}", window.from, window.from_time, window.to, window.timeline)
 }
 
 fn no_backup<E: std::error::Error>(catalog: &Catalog) -> ResolveError<E> {
@@ -174,7 +171,8 @@ where
             Ok((lsn, last_commit)) => {
                 let timeline = path.timeline_at(Lsn(lsn.0.saturating_sub(1)));
                 let point = RecoveryPoint { timeline, lsn };
-                return Ok(Resolved { point, backup: backup.label.clone(), path: path.clone(), last_commit });
+                let cut_short = (wanted.moment == Moment::Latest).then(|| missing_behind(catalog, &path, backup)).flatten();
+                return Ok(Resolved { point, backup: backup.label.clone(), path: path.clone(), last_commit, cut_short });
             }
             Err(reason) => why = why.or(Some(reason)),
         }
@@ -408,12 +406,17 @@ where
     }
 
     fn out_of_reach(&self, why: String) -> ResolveError<BytesError<W>> {
-        match self.wal.logged_minimally() {
-            Ok(minimal) => {
-                ResolveError::OutOfReach { moment: self.wanted.moment.to_string(), why, windows: windows(self.catalog, &minimal).0 }
-            }
-            Err(error) => ResolveError::Source(error),
-        }
+        let minimal = match self.wal.logged_minimally() {
+            Ok(minimal) => minimal,
+            Err(error) => return ResolveError::Source(error),
+        };
+        let size = self.catalog.identity.wal_segment_size;
+        let reachable = windows(self.catalog, &minimal).0.iter().map(|window| describe(window, size)).collect();
+        let backups = self.catalog.unusable.iter().map(|backup| format!("backup {}", backup.label));
+        let histories = self.catalog.bad_histories.iter().map(|(timeline, _)| format!("{timeline:08X}.history"));
+        let damaged: Vec<String> = backups.chain(histories).collect();
+        let why = if damaged.is_empty() { why } else { format!("{why} (damaged or unknown: {})", damaged.join(", ")) };
+        ResolveError::OutOfReach { moment: self.wanted.moment.to_string(), why, reachable }
     }
 }
 

@@ -103,6 +103,15 @@ fn reach(catalog: &Catalog, path: &TimelinePath, backup: &Header) -> Result<Wind
     })
 }
 
+/// The segment that is missing although WAL goes on behind it.
+#[must_use]
+pub fn missing_behind(catalog: &Catalog, path: &TimelinePath, backup: &Header) -> Option<WalSegment> {
+    match reach(catalog, path, backup).ok()?.end {
+        WindowEnd::Missing { segment, .. } => Some(segment),
+        WindowEnd::Archive { .. } | WindowEnd::LoggedMinimally => None,
+    }
+}
+
 impl Window {
     /// As far as all was logged.
     fn cut(self, path: &TimelinePath, minimal: &[(Timeline, Lsn)]) -> Window {

@@ -181,6 +181,11 @@ impl Archive {
     pub fn open(&self, wanted: &Wanted, options: &ViewOptions) -> Result<Opened, OpenError> {
         let catalog = self.catalog()?;
         let resolved = self.resolve(&catalog, wanted)?;
+        if let Some(segment) = resolved.cut_short {
+            let missing = segment.name(catalog.identity.wal_segment_size);
+            let hint = "`bygone info` shows what is missing; another repository (--repo N) may have it";
+            tracing::warn!(%missing, hint, "this is not the newest moment that was archived: WAL goes on behind a segment that is missing");
+        }
         self.open_resolved(&catalog, resolved, options)
     }
 
@@ -200,7 +205,7 @@ impl Archive {
     pub fn reopen(&self, pinned: &Pinned, options: &ViewOptions) -> Result<Opened, OpenError> {
         let catalog = self.catalog()?;
         let path = catalog.paths.get(&pinned.follows).cloned().unwrap_or_else(|| TimelinePath::single(pinned.follows));
-        let resolved = Resolved { point: pinned.point, path, backup: pinned.backup.clone(), last_commit: None };
+        let resolved = Resolved { point: pinned.point, path, backup: pinned.backup.clone(), last_commit: None, cut_short: None };
         let (manifest, new_timeline) = (self.manifest(resolved.backup.as_str())?, pinned.new_timeline);
         let options = &ViewOptions { replay: pinned.replay, ..options.clone() };
         Opening { archive: self, catalog: &catalog, resolved, manifest, new_timeline, options, checkpoint: pinned.checkpoint }.open()

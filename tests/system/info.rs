@@ -33,6 +33,9 @@ fn info_shows_backups_wal_gaps_and_how_archiving_goes() {
     let with_gap = json();
     assert_eq!(with_gap["repositories"][0]["gaps"], serde_json::json!([{ "first": missing, "last": missing }]));
     assert!(world.bygone(["info"]).ok().contains(&format!("WAL MISSING: {missing} to {missing}")));
+    // The newest moment is an older one now, which is said; and one behind the hole is refused with the name of what is missing.
+    world.bygone(["ls", "--at", "latest"]).run().exits(0).says(&missing);
+    world.bygone(["ls", "--at", "lsn:F/0"]).fails().says(&format!("(then {missing} is missing)"));
 
     cluster.stop();
     assert!(world.bygone(["info"]).ok().contains("archiving: not known"), "info works without the server, and says so");
