@@ -78,8 +78,8 @@ fn as_text(name: &str, catalog: &Catalog, reachable: &[Window], stranded: &[Stra
     for (timeline, error) in &catalog.bad_histories {
         text += &format!("{timeline:08X}.history cannot be used, so timeline {timeline} cannot be followed: {}\n", in_a_line(error));
     }
-    for timeline in catalog.unconnected() {
-        text += &format!("timeline {timeline} is not followed: {timeline:08X}.history, which leads to it, is missing\n");
+    for timeline in catalog.without_history() {
+        text += &format!("timeline {timeline} cannot be followed: {timeline:08X}.history is missing\n");
     }
     for run in &catalog.wal {
         let name = |no| crate::pg::WalSegment { timeline: run.timeline, no }.name(size);

@@ -164,19 +164,17 @@ impl Catalog {
         Ok(())
     }
 
-    /// Timelines with WAL here that nobody knows the way to: their history file is missing, and no backup is on them.
-    pub fn unconnected(&self) -> impl Iterator<Item = Timeline> + '_ {
-        let is_known = |timeline: Timeline, path: &TimelinePath| {
-            timeline == Timeline(1) || path.stretches().len() > 1 || self.backups.iter().any(|backup| backup.timeline == timeline)
-        };
-        self.paths.iter().filter(move |(timeline, path)| !is_known(**timeline, path)).map(|(timeline, _)| *timeline)
+    /// Timelines with WAL here whose history file is missing: nobody knows where they come from.
+    pub fn without_history(&self) -> impl Iterator<Item = Timeline> + '_ {
+        let is_without = |(timeline, path): &(&Timeline, &TimelinePath)| **timeline > Timeline(1) && path.stretches().len() == 1;
+        self.paths.iter().filter(is_without).map(|(timeline, _)| *timeline)
     }
 
     /// The newest timeline that can be followed, as recovery finds it: WAL alone, without the history that leads to it, makes none.
     #[must_use]
     pub fn newest_timeline(&self) -> Option<Timeline> {
-        let unconnected: Vec<Timeline> = self.unconnected().collect();
-        let known = self.paths.keys().copied().filter(|timeline| !unconnected.contains(timeline));
+        let without: Vec<Timeline> = self.without_history().collect();
+        let known = self.paths.keys().copied().filter(|timeline| !without.contains(timeline));
         known.chain(self.backups.iter().map(|backup| backup.timeline)).max()
     }
 

@@ -187,7 +187,12 @@ impl Walk<'_> {
 
     fn link(&mut self, path: &Path, above: &mut Vec<Identity>) -> std::io::Result<()> {
         let Some(target) = present(fs_err::read_link(self.on_disk(path)))? else { return Ok(()) };
-        let Some(meta) = present(fs_err::metadata(self.on_disk(path)))? else {
+        let meta = match present(fs_err::metadata(self.on_disk(path))) {
+            // A link that leads to itself leads nowhere.
+            Err(error) if error.kind() == std::io::Error::from(rustix::io::Errno::LOOP).kind() => None,
+            meta => meta?,
+        };
+        let Some(meta) = meta else {
             self.found.warnings.push(format!("{} is a link to {}, which does not exist: left out", path.display(), target.display()));
             return Ok(());
         };

@@ -120,11 +120,12 @@ fn links_are_followed_with_a_warning_and_a_loop_is_left_out() {
     symlink(outside.path().join("server.key"), tree.path().join("server.key")).unwrap();
     symlink(outside.path(), tree.path().join("certs")).unwrap();
     symlink("nowhere", tree.path().join("dangling")).unwrap();
+    symlink("itself", tree.path().join("itself")).unwrap();
     symlink("..", tree.path().join("base/up")).unwrap();
 
     let found = tree.scan();
     assert_eq!(files(&found), ["PG_VERSION", "base/5/1259", "certs/server.key", "server.key"]);
-    assert_eq!(found.warnings.len(), 4, "{:?}", found.warnings);
+    assert_eq!(found.warnings.len(), 5, "{:?}", found.warnings);
 }
 
 #[test]
