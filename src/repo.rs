@@ -89,10 +89,15 @@ impl Repository {
     pub fn open(store: Arc<dyn Store>, secret: Option<&Secret>) -> Result<Repository, RepoError> {
         let read = Count::default();
         let store: Arc<dyn Store> = Arc::new(Counted::new(store, read.clone()));
-        let (id, cipher) = keyring::read_identity(store.as_ref())?;
+        let (identity, wrapped) = std::thread::scope(|threads| {
+            let wrapped = secret.map(|_| threads.spawn(|| keyring::list_wrapped(store.as_ref())));
+            let identity = keyring::read_identity(store.as_ref());
+            (identity, wrapped.map(|list| list.join().expect("listing does not panic")))
+        });
+        let (id, cipher) = identity?;
         keyring::check_secret(store.as_ref(), cipher, secret)?;
-        let keys = match secret {
-            Some(secret) => keyring::open_keys(store.as_ref(), id, secret)?,
+        let keys = match secret.zip(wrapped) {
+            Some((secret, wrapped)) => keyring::open_keys(store.as_ref(), id, secret, &wrapped?)?,
             None => Vec::new(),
         };
         Ok(Repository { store, id, cipher, keys, level: DEFAULT_LEVEL, opened: object::Opened::new(OPENED_BYTES), read })

@@ -5,7 +5,6 @@
 //! A backup exists if it has a manifest; one whose manifest cannot be read is listed as such, not left out.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use super::cluster::{self, ClusterIdentity};
@@ -36,7 +35,8 @@ pub struct Catalog {
     pub paths: BTreeMap<Timeline, TimelinePath>,
     /// History files that cannot be used, and why: their timelines have no path.
     pub bad_histories: Vec<(Timeline, HistoryError)>,
-    indexes: OnceLock<Indexes>,
+    /// Which indexes of its WAL there are.
+    pub indexes: Indexes,
 }
 
 /// A backup whose manifest is there but does not help.
@@ -112,10 +112,12 @@ impl Catalog {
         let identity = cluster::read(repository, folder)?;
         let size = identity.wal_segment_size;
         // A timeline's history is archived before its WAL, so it is listed after that: WAL without its history would seem to come from nowhere.
-        let (wal, histories, backups) = std::thread::scope(|threads| {
+        let (wal, histories, backups, indexes) = std::thread::scope(|threads| {
             let backups = threads.spawn(|| headers(repository, folder));
+            let indexes = threads.spawn(|| Indexes::list(repository, folder, size));
             let wal = wal_runs(repository, folder, size);
-            (wal, histories(repository, folder), backups.join().expect("reading does not panic"))
+            let join = "reading does not panic";
+            (wal, histories(repository, folder), backups.join().expect(join), indexes.join().expect(join))
         });
         let mut catalog = Catalog {
             folder: folder.clone(),
@@ -125,7 +127,7 @@ impl Catalog {
             wal: wal?,
             paths: BTreeMap::new(),
             bad_histories: Vec::new(),
-            indexes: OnceLock::new(),
+            indexes: indexes?,
         };
         catalog.take_backups(backups?)?;
         catalog.take_histories(histories?)?;
@@ -176,18 +178,6 @@ impl Catalog {
         let without: Vec<Timeline> = self.without_history().collect();
         let known = self.paths.keys().copied().filter(|timeline| !without.contains(timeline));
         known.chain(self.backups.iter().map(|backup| backup.timeline)).max()
-    }
-
-    /// Which indexes of its WAL there are. Listed when first asked for.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub fn indexes(&self, repository: &Repository) -> Result<&Indexes, RepoError> {
-        if let Some(indexes) = self.indexes.get() {
-            return Ok(indexes);
-        }
-        let listed = Indexes::list(repository, &self.folder, self.identity.wal_segment_size)?;
-        Ok(self.indexes.get_or_init(|| listed))
     }
 
     /// Is this segment stored?

@@ -164,7 +164,8 @@ pub(super) fn create_first_key(store: &dyn Store, id: RepositoryId, secret: &Sec
     }
 }
 
-fn list_wrapped(store: &dyn Store) -> Result<Vec<(u32, u32)>, RepoError> {
+/// The wrapped keys that there are: generation and number, rising.
+pub(super) fn list_wrapped(store: &dyn Store) -> Result<Vec<(u32, u32)>, RepoError> {
     let mut found = Vec::new();
     store.list(layout::KEYS, None, &mut |meta| {
         found.extend(layout::parse_wrapped_key(&meta.key));
@@ -175,10 +176,10 @@ fn list_wrapped(store: &dyn Store) -> Result<Vec<(u32, u32)>, RepoError> {
 }
 
 /// Opens one wrap of each generation that `secret` opens. A generation of which no wrap fits is left out: its objects say so when they are read.
-pub(super) fn open_keys(store: &dyn Store, id: RepositoryId, secret: &Secret) -> Result<Vec<DataKey>, RepoError> {
+pub(super) fn open_keys(store: &dyn Store, id: RepositoryId, secret: &Secret, wrapped: &[(u32, u32)]) -> Result<Vec<DataKey>, RepoError> {
     let mut keys: Vec<DataKey> = Vec::new();
     let mut failed = None;
-    for (generation, number) in list_wrapped(store)? {
+    for &(generation, number) in wrapped {
         if keys.iter().any(|key| key.generation == generation) {
             continue;
         }

@@ -19,7 +19,7 @@ use crate::pg::{Lsn, Major, Timeline, WalSegment};
 pub fn logged_minimally(repository: &Repository, catalog: &Catalog) -> Result<Vec<(Timeline, Lsn)>, RepoError> {
     let size = catalog.identity.wal_segment_size;
     let Some(first) = catalog.backups.iter().map(|backup| size.segment_no(backup.start_lsn)).min() else { return Ok(Vec::new()) };
-    let indexes = catalog.indexes(repository)?;
+    let indexes = &catalog.indexes;
     let units = units(catalog, indexes, first);
     let opened = parallel::map(parallel::MAX_REQUESTS, &units, |run| {
         let index = match run.count() {

@@ -238,7 +238,7 @@ impl SearchedWal for ArchiveWal<'_> {
         let files = self.archive.files("");
         let wal = ArchivedWal::new(files.clone(), layout_of(self.catalog), path.clone());
         let memory = self.archive.memory.indexes();
-        let listed = self.catalog.indexes(self.archive.shared.repository())?;
+        let listed = &self.catalog.indexes;
         WalIndexes { files: &files, wal: &wal, catalog: self.catalog, listed, memory }.summaries(numbers)
     }
 

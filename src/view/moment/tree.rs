@@ -52,7 +52,7 @@ pub(super) fn tree(target: &Target<'_>, moment: &Moment, control: &ControlFile) 
         version_directory: format!("PG_{}_{}", control.major, control.catalog_version),
     };
     builder.other_files();
-    builder.databases()?;
+    builder.databases();
     builder.relations();
     builder.slrus();
     builder.two_phase()?;
@@ -100,7 +100,7 @@ impl Builder<'_> {
         }
     }
 
-    fn databases(&mut self) -> Result<(), RepoError> {
+    fn databases(&mut self) {
         for &oid in &self.moment.cluster.tablespaces {
             put_tablespace(&mut self.tree, oid);
             self.put_directory(format!("pg_tblspc/{oid}/{}", self.version_directory));
@@ -113,19 +113,19 @@ impl Builder<'_> {
                 self.put_made(format!("{path}/PG_VERSION"), format!("{major}\n"));
             }
         }
-        for (&dir, source) in &self.moment.cluster.maps {
-            let exists = dir.tablespace == GLOBAL_TABLESPACE || self.moment.cluster.databases.contains(&dir);
-            let bytes = match source {
-                MapSource::Logged(bytes) => Some(bytes.to_vec()),
+        let exists = |dir: &DatabaseDir| dir.tablespace == GLOBAL_TABLESPACE || self.moment.cluster.databases.contains(dir);
+        for (&dir, source) in self.moment.cluster.maps.iter().filter(|(dir, _)| exists(dir)) {
+            let map_of = |dir| format!("{}/pg_filenode.map", directory_of(dir, &self.version_directory));
+            match source {
+                MapSource::Logged(bytes) => self.put_made(map_of(dir), bytes.to_vec()),
                 MapSource::Copied(from) => {
-                    read_copied(self.target, &format!("{}/pg_filenode.map", directory_of(*from, &self.version_directory)))?
+                    let copied = self.target.manifest.find(Path::new(&map_of(*from))).map(|entry| &entry.kind);
+                    if let Some(EntryKind::File(data)) = copied {
+                        self.put(map_of(dir), data.size, Content::Copied(data.place));
+                    }
                 }
-            };
-            if let Some(bytes) = bytes.filter(|_| exists) {
-                self.put_made(format!("{}/pg_filenode.map", directory_of(dir, &self.version_directory)), bytes);
             }
         }
-        Ok(())
     }
 
     fn relations(&mut self) {

@@ -84,7 +84,7 @@ impl Opening<'_> {
             files: files.clone(),
             wal: self.wal(),
             catalog: self.catalog,
-            indexes: self.catalog.indexes(self.archive.shared.repository())?,
+            indexes: &self.catalog.indexes,
             memory: self.archive.memory.clone(),
             until,
             startup,
@@ -135,7 +135,7 @@ impl Opening<'_> {
 
     fn search<T>(&self, from: Lsn, find: impl FnOnce(&Search<'_>) -> Result<T, RepoError>) -> Result<T, OpenError> {
         let (wal, files) = (self.wal(), self.archive.files(self.resolved.backup.as_str()));
-        let listed = self.catalog.indexes(self.archive.shared.repository())?;
+        let listed = &self.catalog.indexes;
         let (catalog, memory) = (self.catalog, self.archive.memory.indexes());
         let indexes = WalIndexes { files: &files, wal: &wal, catalog, listed, memory };
         let size = wal.layout.segment_size;
