@@ -16,7 +16,6 @@ use crate::advice::Advice as _;
 use crate::archive::backup::{Report, Request};
 use crate::archive::watch::{Phase, Watch};
 use crate::config::RepoConfig;
-use crate::repo::Repository;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -39,7 +38,7 @@ enum BackupType {
     Full,
 }
 
-/// Exit code where some repositories hold the backup and others, which should, do not.
+/// Exit code where some repositories hold the backup and others do not.
 const PARTLY: u8 = 2;
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
@@ -81,7 +80,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     .run();
     bar.0.finish_and_clear();
     let report = report?;
-    let failed = failures(&repositories, unopened, &report);
+    let failed = failures(unopened, &report);
     print(&if context.json { as_json(&report, &failed) } else { as_text(&report) });
     for (repo, _) in &repositories {
         // The backup is complete without; a view only takes longer to open.
@@ -89,14 +88,14 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
             tracing::warn!("indexes of the WAL were not completed: {error:#}");
         }
     }
-    for Failure { repository, error, hint, required } in &failed {
-        if *required {
+    for Failure { repository, error, hint, counts } in &failed {
+        if *counts {
             tracing::error!(hint, "{repository} does not hold this backup: {error}");
         } else {
             tracing::warn!(hint, "{repository} does not hold this backup: {error}");
         }
     }
-    let partly = failed.iter().any(|failure| failure.required);
+    let partly = failed.iter().any(|failure| failure.counts);
     Ok(if partly { ExitCode::from(PARTLY) } else { ExitCode::SUCCESS })
 }
 
@@ -105,18 +104,20 @@ struct Failure {
     repository: String,
     error: String,
     hint: Option<String>,
-    /// Should it?
-    required: bool,
+    /// Does it make the command fail? One that is not required may be out of reach; one that took part and failed never goes unnoticed.
+    counts: bool,
 }
 
-fn failures(opened: &[(&RepoConfig, Repository)], unopened: Vec<(&RepoConfig, anyhow::Error)>, report: &Report) -> Vec<Failure> {
+fn failures(unopened: Vec<(&RepoConfig, anyhow::Error)>, report: &Report) -> Vec<Failure> {
     let unopened = unopened.into_iter().map(|(repo, error)| {
         let told = Told::of(&error);
-        Failure { repository: format!("repository {}", repo.number), error: told.message, hint: told.hint, required: repo.required }
+        Failure { repository: format!("repository {}", repo.number), error: told.message, hint: told.hint, counts: repo.required }
     });
-    let failed = report.failed.iter().map(|(repository, error)| {
-        let required = !opened.iter().any(|(repo, opened)| !repo.required && opened.store().describe() == *repository);
-        Failure { repository: repository.clone(), error: error.to_string(), hint: error.hint(), required }
+    let failed = report.failed.iter().map(|(repository, error)| Failure {
+        repository: repository.clone(),
+        error: error.to_string(),
+        hint: error.hint(),
+        counts: true,
     });
     unopened.chain(failed).collect()
 }
