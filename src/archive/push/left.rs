@@ -20,10 +20,10 @@ use crate::repo::ObjectKind;
 /// [`PushError::Lost`].
 pub(super) fn may_be_unwritten(session: &Session, segment: WalSegment, path: &Path) -> Result<(), PushError> {
     let size = session.control.wal_segment_size;
-    let end = history(session, path).and_then(|history| history.stretch(segment.timeline)?.end);
-    let written_to = match end {
-        Some(end) => Some(end).filter(|end| segment.no < size.segment_no(*end)),
-        None => later_wal(session, segment, path),
+    let stretch = history(session, path).and_then(|history| history.stretch(segment.timeline).map(|stretch| (stretch.begin, stretch.end)));
+    let written_to = match stretch {
+        Some((begin, Some(end))) => Some(end).filter(|end| (size.segment_no(begin)..size.segment_no(*end)).contains(&segment.no)),
+        _ => later_wal(session, segment, path),
     };
     match written_to {
         None => Ok(()),
