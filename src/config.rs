@@ -118,6 +118,8 @@ pub enum ConfigError {
     Missing { name: String, why: &'static str },
     #[error("settings {first} and {second} exclude each other")]
     Both { first: String, second: String },
+    #[error("repositories {first} and {second} are the same place")]
+    SamePlace { first: u32, second: u32 },
     #[error("{what} cannot be called {name:?}")]
     BadName { what: &'static str, name: String, wanted: &'static str },
     #[error("{what}")]
@@ -154,6 +156,9 @@ impl Advice for ConfigError {
                 Some(format!("Put it into a file of its own and name that with key-file, or use key-command, or the variable {variable}."))
             }
             ConfigError::SecretInFile { variable, .. } => Some(format!("Set it with the variable {variable}, or use an AWS profile.")),
+            ConfigError::SamePlace { .. } => {
+                Some("Two copies in one place are one copy. Remove one of them, or give it a place of its own.".to_owned())
+            }
             ConfigError::Both { .. } => Some("Remove one of them.".to_owned()),
             ConfigError::Key { repo, .. } => {
                 Some(format!("Look at repo.{repo}.key-file, repo.{repo}.key-command or BYGONE_REPO_{repo}_KEY."))
@@ -225,6 +230,12 @@ fn build(values: &Values, environment: &[(String, String)]) -> Result<Config, Co
     repos.sort_by_key(|repo| repo.number);
     if repos.is_empty() {
         return Err(ConfigError::Missing { name: "repo.1.path".to_owned(), why: "no repository is configured" });
+    }
+    let pairs = repos.iter().enumerate().flat_map(|(at, first)| repos.iter().skip(at + 1).map(move |second| (first, second)));
+    for (first, second) in pairs {
+        if first.place.is_same_place(&second.place) {
+            return Err(ConfigError::SamePlace { first: first.number, second: second.number });
+        }
     }
     let base = |variable: &str, below_home: &str| {
         let of = |name: &str| {

@@ -45,6 +45,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// As [`Store::put_new`]; an existing key may be noticed only at `finish`.
     fn upload_new(&self, key: &str) -> Result<Box<dyn Upload>, StoreError>;
 
+    /// Sees to it that an object which is there is durable: its writer may have died before it could say so. Whoever takes "it is there" for an answer
+    /// asks for this first; `Exists` and `put_new` include it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; those of the store.
+    fn settle(&self, _key: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The bytes `range` (half-open) of an object, all of them: shorter is an error, never a short answer.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! How archiving goes, as the server sees it (`pg_stat_archiver`).
+//! How archiving goes, as the server sees it (`pg_stat_archiver`), and which server that is.
 //!
 //! From: `cli::info`.  To: the server, one query.
 
@@ -15,6 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One row of `pg_stat_archiver`; times as the server prints them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiverState {
+    /// The server's.
+    pub system_id: u64,
     pub last_archived: Option<String>,
     pub last_archived_time: Option<String>,
     pub last_failed: Option<String>,
@@ -59,11 +61,14 @@ pub fn archiver(connection: &str) -> Result<ArchiverState, Error> {
     let mut client = connection::config(connection)?.connect_timeout(CONNECT_TIMEOUT).application_name("bygone info").connect(NoTls)?;
     let row = client.query_one(
         "SELECT last_archived_wal, last_archived_time::text, last_failed_wal, last_failed_time::text, failed_count,
-                coalesce(last_failed_time > last_archived_time, last_failed_time IS NOT NULL)
-         FROM pg_catalog.pg_stat_archiver",
+                coalesce(last_failed_time > last_archived_time, last_failed_time IS NOT NULL),
+                system_identifier
+         FROM pg_catalog.pg_stat_archiver, pg_catalog.pg_control_system()",
         &[],
     )?;
     Ok(ArchiverState {
+        // Shown as a signed number.
+        system_id: row.try_get::<_, i64>(6)?.cast_unsigned(),
         last_archived: row.try_get(0)?,
         last_archived_time: row.try_get(1)?,
         last_failed: row.try_get(2)?,

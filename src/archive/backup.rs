@@ -34,7 +34,7 @@ use crate::archive::watch::{Phase, Watch};
 use crate::pg::BlockNo;
 use crate::repo::label::BackupLabel;
 use crate::repo::layout::ClusterFolder;
-use crate::repo::lock::{self, Lock};
+use crate::repo::lock::{self, Lock, LockError};
 use crate::repo::manifest::{BackupKind, EntryKind, FileData, Header, Manifest, Options, Place, Tablespace};
 use crate::repo::{ObjectKind, Repository, marker};
 use copy::{Copied, Copier};
@@ -74,6 +74,9 @@ pub struct Report {
     pub failed: Vec<(String, BackupError)>,
 }
 
+/// The repositories that take part, with the cluster's folder in each.
+type Folders<'r> = Vec<(&'r Repository, ClusterFolder)>;
+
 impl Request<'_> {
     /// Takes the backup.
     ///
@@ -96,7 +99,7 @@ impl Request<'_> {
         if folders.is_empty() {
             return Err(failed.into_iter().next().map_or(BackupError::NoRepositoryLeft, |(_, e)| e));
         }
-        let (locks, label) = self.lock_and_name(&folders)?;
+        let (locks, label) = self.lock_and_name(&mut folders, &mut failed)?;
         let targets: Vec<Target<'_>> = folders.iter().map(|(r, folder)| Target::new(r, folder, label.clone())).collect();
         let done = self.copy_and_finish(&mut session, &targets, &label, &locks);
         if done.is_err() {
@@ -137,15 +140,26 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// Takes the lock of every repository, removes what earlier backups left there, and picks a label that is free.
-    fn lock_and_name(&self, folders: &[(&Repository, ClusterFolder)]) -> Result<(Vec<Lock>, BackupLabel), BackupError> {
+    /// Takes the lock of every repository, removes what earlier backups left there, and picks a label that is free. A repository that cannot be worked
+    /// on is left out; one in which another backup is under way ends it all.
+    fn lock_and_name(
+        &self,
+        folders: &mut Folders<'_>,
+        failed: &mut Vec<(String, BackupError)>,
+    ) -> Result<(Vec<Lock>, BackupLabel), BackupError> {
         let mut locks = Vec::new();
-        for (repository, folder) in folders {
-            locks.push(lock::acquire(repository.store(), &folder.lock("backup"), "backup")?);
-            let removed = clean::remove_unfinished(repository, folder)?;
-            if removed > 0 {
-                self.watch.warn(&format!("{removed} objects of an interrupted backup were removed from {}", repository.store().describe()));
+        for (repository, folder) in std::mem::take(folders) {
+            match self.lock_and_tidy(repository, &folder) {
+                Ok(lock) => {
+                    locks.push(lock);
+                    folders.push((repository, folder));
+                }
+                Err(held @ BackupError::Lock(LockError::Held { .. })) => return Err(held),
+                Err(error) => failed.push((repository.store().describe(), error)),
             }
+        }
+        if folders.is_empty() {
+            return Err(failed.pop().map_or(BackupError::NoRepositoryLeft, |(_, error)| error));
         }
         loop {
             let label = BackupLabel::full(Timestamp::now());
@@ -155,6 +169,15 @@ impl Request<'_> {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    fn lock_and_tidy(&self, repository: &Repository, folder: &ClusterFolder) -> Result<Lock, BackupError> {
+        let lock = lock::acquire(repository.store(), &folder.lock("backup"), "backup")?;
+        let removed = clean::remove_unfinished(repository, folder)?;
+        if removed > 0 {
+            self.watch.warn(&format!("{removed} objects of an interrupted backup were removed from {}", repository.store().describe()));
+        }
+        Ok(lock)
     }
 
     fn copy_and_finish(

@@ -2,12 +2,14 @@
 //!
 //! From: `cli::archive_push`.  To: `wal/`, `history/`, `backup-history/` of every configured repository.
 //! In: [`Request`] and the path that Postgres gives.  Out: [`Pushed`], only once the file is durable in every required repository.
+//! A repository that fails keeps nothing from the others: they get the file, and those behind it, and then the call fails.
 //! Takes other files along that Postgres has marked ready, so that a backlog drains faster than Postgres calls: for each of them Postgres will still
 //! call, find it there (`known` keeps that cheap), and only then mark it done. Nothing is written in the data directory: which files are done is Postgres's business alone.
 
 mod check;
 mod error;
 mod known;
+mod left;
 mod put;
 mod ready;
 
@@ -26,6 +28,7 @@ use crate::pg::control::ControlFile;
 use crate::repo::layout::ClusterFolder;
 use crate::repo::{Repository, marker};
 use known::{Known, Note};
+use put::Stored;
 
 /// Memory for the segments that are on their way, about.
 const MEMORY_BYTES: u64 = 128 << 20;
@@ -37,6 +40,8 @@ pub struct Request {
     pub cluster: String,
     pub data_directory: PathBuf,
     pub repositories: Vec<Destination>,
+    /// A required repository is not among these, because it cannot be had. The caller fails in the end, whatever comes of the others.
+    pub incomplete: bool,
     /// Files pushed at a time.
     pub parallel: usize,
     /// Most other files that one call takes along.
@@ -80,8 +85,8 @@ struct Session {
 pub fn push(request: &Request, path: &Path) -> Result<Pushed, PushError> {
     let deadline = Instant::now() + request.timeout;
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-    if marker::is_clone(&request.data_directory) {
-        return Err(PushError::IsClone { data_directory: request.data_directory.clone(), name });
+    if let Some(data_directory) = data_directories(&request.data_directory, path).into_iter().find(|folder| marker::is_clone(folder)) {
+        return Err(PushError::IsClone { data_directory, name });
     }
     let control = incarnation::read_control(&request.data_directory)?;
     let file = WalFile::parse(&name, control.wal_segment_size)?;
@@ -94,10 +99,17 @@ pub fn push(request: &Request, path: &Path) -> Result<Pushed, PushError> {
         let session = Session::open(&cluster, control, &repositories, notes);
         match session {
             Err(e) => tell(&answers, Answer::First(Err(e))),
-            Ok(session) => work(&Arc::new(session), &file, &path, plan, &answers),
+            Ok((session, lacking)) => work(&Arc::new(session), lacking, &file, &path, plan, &answers),
         }
     });
     listen(&heard, deadline, request.timeout, &name)
+}
+
+/// The one that was found for the call, and the one that the file lies in: as the path says, and behind its links.
+fn data_directories(found: &Path, file: &Path) -> Vec<PathBuf> {
+    let of_file = [std::path::absolute(file), file.canonicalize()];
+    let above = of_file.into_iter().filter_map(|file| Some(file.ok()?.parent()?.parent()?.to_owned()));
+    std::iter::once(found.to_owned()).chain(above).collect()
 }
 
 /// A sentence from the threads.
@@ -105,6 +117,8 @@ pub fn push(request: &Request, path: &Path) -> Result<Pushed, PushError> {
 enum Answer {
     /// The file that was asked for; `true` if it was there before.
     First(Result<bool, PushError>),
+    /// A required repository does not have it. The others do, and go on.
+    Lacking(PushError),
     /// One that was taken along is durable.
     Other,
 }
@@ -116,37 +130,52 @@ fn tell(answers: &Sender<Answer>, answer: Answer) {
 
 /// Collects answers until all threads are through, or time is up. What counts is the file that was asked for.
 fn listen(heard: &Receiver<Answer>, deadline: Instant, limit: Duration, name: &str) -> Result<Pushed, PushError> {
-    let (mut first, mut others) = (None, 0);
+    let (mut first, mut lacking, mut others) = (None, None, 0);
     loop {
         match heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Answer::First(Err(e))) => return Err(e),
             Ok(Answer::First(Ok(was_there))) => first = Some(was_there),
+            Ok(Answer::Lacking(e)) => lacking = Some(e),
             Ok(Answer::Other) => others += 1,
             Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => break,
         }
     }
-    let timed_out = || PushError::TimedOut { name: name.to_owned(), limit };
-    first.map(|was_there| Pushed { was_there, others }).ok_or_else(timed_out)
+    match (first, lacking) {
+        (_, Some(e)) => Err(e),
+        (Some(was_there), None) => Ok(Pushed { was_there, others }),
+        (None, None) => Err(PushError::TimedOut { name: name.to_owned(), limit }),
+    }
 }
 
 impl Session {
-    /// Finds the cluster's folder in every repository. An optional repository that fails here is left out.
-    fn open(cluster: &str, control: ControlFile, repositories: &[Destination], known: Known) -> Result<Session, PushError> {
+    /// Finds the cluster's folder in every repository. One that fails here is left out; if it is required, its error comes along.
+    fn open(
+        cluster: &str,
+        control: ControlFile,
+        repositories: &[Destination],
+        known: Known,
+    ) -> Result<(Session, Option<PushError>), PushError> {
         let identity = Identity { major: control.major, system_id: control.system_id };
-        let mut destinations = Vec::new();
+        let (mut destinations, mut lacking) = (Vec::new(), None);
         for destination in repositories {
             match incarnation::find(&destination.repository, cluster, identity) {
                 Ok(folder) => destinations.push((destination.clone(), folder)),
                 Err(error) if !destination.required => {
                     tracing::warn!(%error, repository = %destination.repository.store().describe(), "not archived there");
                 }
-                Err(e) => return Err(e.into()),
+                Err(error) => drop(lacking.get_or_insert(PushError::from(error))),
             }
         }
         if destinations.is_empty() {
-            return Err(PushError::NoRepository);
+            return Err(lacking.unwrap_or(PushError::NoRepository));
         }
-        Ok(Session { control, destinations, known })
+        Ok((Session { control, destinations, known }, lacking))
+    }
+
+    /// The same, without the repositories at these places.
+    fn without(&self, failed: &[usize]) -> Session {
+        let left = self.destinations.iter().enumerate().filter(|(place, _)| !failed.contains(place));
+        Session { control: self.control.clone(), destinations: left.map(|(_, at)| at.clone()).collect(), known: self.known.clone() }
     }
 
     /// Is there a note that the file is durable, and is it still in every repository?
@@ -157,20 +186,30 @@ impl Session {
     }
 }
 
-/// Pushes the file that was asked for, on this thread, and others beside it.
-fn work(session: &Arc<Session>, file: &WalFile, path: &Path, plan: Plan, answers: &Sender<Answer>) {
-    let queue = Arc::new(Queue::new(session, path, plan));
-    let threads = threads(plan.parallel, session.control.wal_segment_size.bytes(), session.destinations.len());
-    for _ in 1..threads.min(queue.len() + 1) {
-        let (session, queue, answers) = (session.clone(), queue.clone(), answers.clone());
-        std::thread::spawn(move || drain(&session, &queue, &answers));
-    }
-    let first = if session.knows(file, path) { Ok(true) } else { put::put_everywhere(session, file, path).map(|stored| stored.was_there) };
+/// Pushes the file that was asked for, on this thread, and others beside it. `lacking`: a required repository cannot be had.
+fn work(session: &Arc<Session>, lacking: Option<PushError>, file: &WalFile, path: &Path, plan: Plan, answers: &Sender<Answer>) {
+    let plan = Plan { incomplete: plan.incomplete || lacking.is_some(), ..plan };
+    let queue = begin(session, path, plan, answers);
+    let first = if session.knows(file, path) {
+        Ok(Stored { was_there: true, failed: Vec::new() })
+    } else {
+        put::put_everywhere(session, file, path)
+    };
     session.known.forget(path);
-    let failed = first.is_err();
-    tell(answers, Answer::First(first));
-    if failed {
-        return;
+    let stored = match first {
+        Ok(stored) => stored,
+        Err(e) => return tell(answers, Answer::First(Err(e))),
+    };
+    let failed: Vec<usize> = stored.failed.iter().map(|(place, _)| *place).collect();
+    match stored.where_required(session) {
+        Err(e) => {
+            tell(answers, Answer::Lacking(lacking.unwrap_or(e)));
+            // The queue's files would fail as this one did.
+            let left = Arc::new(session.without(&failed));
+            let queue = begin(&left, path, Plan { incomplete: true, ..plan }, answers);
+            return drain(&left, &queue, answers);
+        }
+        Ok(was_there) => tell(answers, lacking.map_or(Answer::First(Ok(was_there)), Answer::Lacking)),
     }
     if let WalFile::Segment(segment) = *file {
         let (session, answers) = (session.clone(), answers.clone());
@@ -181,6 +220,17 @@ fn work(session: &Arc<Session>, file: &WalFile, path: &Path, plan: Plan, answers
         });
     }
     drain(session, &queue, answers);
+}
+
+/// Has the files behind `path` pushed on threads of their own. One who is done with it may help.
+fn begin(session: &Arc<Session>, path: &Path, plan: Plan, answers: &Sender<Answer>) -> Arc<Queue> {
+    let queue = Arc::new(Queue::new(session, path, plan));
+    let threads = threads(plan.parallel, session.control.wal_segment_size.bytes(), session.destinations.len());
+    for _ in 1..threads.min(queue.len() + 1) {
+        let (session, queue, answers) = (session.clone(), queue.clone(), answers.clone());
+        std::thread::spawn(move || drain(&session, &queue, &answers));
+    }
+    queue
 }
 
 /// With every 64th segment, puts their indexes together, so that a moment behind much WAL is opened soon. Nothing depends on it.
@@ -201,13 +251,15 @@ struct Plan {
     batch: usize,
     /// None is begun after this.
     until: Instant,
+    /// A required repository is missing.
+    incomplete: bool,
 }
 
 impl Plan {
     fn of(request: &Request) -> Plan {
         // Leaves the larger part of the time to what was begun last.
         let until = Instant::now() + request.timeout / 3;
-        Plan { parallel: request.parallel.max(1), batch: request.batch, until }
+        Plan { parallel: request.parallel.max(1), batch: request.batch, until, incomplete: request.incomplete }
     }
 }
 
@@ -227,11 +279,10 @@ struct Queue {
 impl Queue {
     /// Of the files that Postgres will call for next, those that are not known to be durable. None while more than half of them are: Postgres
     /// has yet to hear of so many that it is better answered at once, and more taken along at a time later.
+    /// While a required repository is missing, Postgres calls for the same file again and again: then of all files that are ready.
     fn new(session: &Session, path: &Path, plan: Plan) -> Queue {
         let size = session.control.wal_segment_size;
-        let ready = if plan.batch == 0 { Vec::new() } else { ready::others(path, plan.batch, size) };
-        // Most calls in a backlog end here: names are looked at first, what the notes say only if something is to be done.
-        if session.known.count(&ready) * 2 > ready.len() {
+        if plan.batch == 0 {
             return Queue { files: Mutex::default(), until: plan.until };
         }
         let is_noted = |path: &PathBuf| {
@@ -239,10 +290,18 @@ impl Queue {
             let note = file.and_then(|file| Note::of(session, &file, path));
             note.is_some_and(|note| session.known.says(path, &note))
         };
-        let wanted: Vec<PathBuf> = ready.iter().filter(|path| !is_noted(path)).cloned().collect();
-        if plan.batch > 0 {
-            session.known.keep_only(&ready);
+        let mut ready = ready::others(path, plan.batch, size);
+        // Most calls in a backlog end here: names are looked at first, what the notes say only if something is to be done. The first one speaks for
+        // all: they may have been made while a repository was missing.
+        if !plan.incomplete && session.known.count(&ready) * 2 > ready.len() && ready.first().is_some_and(is_noted) {
+            return Queue { files: Mutex::default(), until: plan.until };
         }
+        let all = ready::others(path, usize::MAX, size);
+        session.known.keep_only(&all);
+        if plan.incomplete {
+            ready = all;
+        }
+        let wanted: Vec<PathBuf> = ready.into_iter().filter(|path| !is_noted(path)).take(plan.batch).collect();
         Queue { files: Mutex::new(wanted.into_iter()), until: plan.until }
     }
 
@@ -264,10 +323,12 @@ fn drain(session: &Session, queue: &Queue, answers: &Sender<Answer>) {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let Ok(file) = WalFile::parse(name, session.control.wal_segment_size) else { continue };
         let note = Note::of(session, &file, &path);
-        match put::put_everywhere(session, &file, &path) {
-            Ok(stored) => {
+        let stored = put::put_everywhere(session, &file, &path);
+        let everywhere = stored.as_ref().is_ok_and(Stored::everywhere);
+        match stored.and_then(|stored| stored.where_required(session)) {
+            Ok(_) => {
                 // Only if it did not change while it was read.
-                if let Some(note) = note.filter(|note| stored.everywhere && Note::of(session, &file, &path).as_ref() == Some(note)) {
+                if let Some(note) = note.filter(|note| everywhere && Note::of(session, &file, &path).as_ref() == Some(note)) {
                     session.known.add(&path, &note);
                 }
                 tell(answers, Answer::Other);

@@ -85,6 +85,10 @@ pub(crate) struct Ailing {
     pub(crate) inner: MemoryStore,
     pub(crate) dead: Arc<std::sync::atomic::AtomicBool>,
     pub(crate) hung: Arc<std::sync::atomic::AtomicBool>,
+    /// What it was asked to settle.
+    pub(crate) settled: Arc<parking_lot::Mutex<Vec<String>>>,
+    /// Takes nothing new.
+    pub(crate) full: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Ailing {
@@ -96,6 +100,12 @@ impl Ailing {
         let gone = || StoreError::Unavailable { store: self.describe(), what: "it is dead".to_owned() };
         if self.dead.load(Relaxed) { Err(gone()) } else { Ok(()) }
     }
+
+    fn ask_for_room(&self, key: &str) -> Result<(), StoreError> {
+        let full = self.full.load(std::sync::atomic::Ordering::Relaxed);
+        let is_full = || StoreError::Full { store: self.describe(), key: key.to_owned() };
+        self.ask().and_then(|()| if full { Err(is_full()) } else { Ok(()) })
+    }
 }
 
 impl Store for Ailing {
@@ -104,11 +114,16 @@ impl Store for Ailing {
     }
 
     fn put_new(&self, key: &str, body: bytes::Bytes) -> Result<(), StoreError> {
-        self.ask().and_then(|()| self.inner.put_new(key, body))
+        self.ask_for_room(key).and_then(|()| self.inner.put_new(key, body))
     }
 
     fn upload_new(&self, key: &str) -> Result<Box<dyn crate::store::Upload>, StoreError> {
-        self.ask().and_then(|()| self.inner.upload_new(key))
+        self.ask_for_room(key).and_then(|()| self.inner.upload_new(key))
+    }
+
+    fn settle(&self, key: &str) -> Result<(), StoreError> {
+        self.settled.lock().push(key.to_owned());
+        self.ask().and_then(|()| self.inner.settle(key))
     }
 
     fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {

@@ -18,24 +18,34 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     heap::keep();
     let cluster = context.cluster()?;
-    let mut repositories = Vec::new();
-    for repo in context.repos() {
-        match context.open(repo) {
+    let (mut repositories, mut lacking) = (Vec::new(), None);
+    for (repo, opened) in context.open_all() {
+        match opened {
             Ok(repository) => repositories.push(Destination { repository: Arc::new(repository), required: repo.required }),
             Err(error) if !repo.required => tracing::warn!(repo = repo.number, "not archived there: {error:#}"),
-            Err(error) => return Err(error),
+            Err(error) => drop(lacking.get_or_insert(error.context(format!("not archived in repository {}", repo.number)))),
         }
+    }
+    if repositories.is_empty()
+        && let Some(error) = lacking
+    {
+        return Err(error);
     }
     let request = Request {
         cluster: cluster.name.clone(),
         data_directory: data_directory(&cluster.data_directory)?,
         repositories,
+        incomplete: lacking.is_some(),
         parallel: context.config.archive.parallel,
         batch: context.config.archive.batch,
         timeout: context.config.archive.timeout,
         notes: Some(context.config.cache.directory.join("archive-push").join(&cluster.name)),
     };
     let pushed = push(&request, &args.path)?;
+    // What could be had has the file; Postgres keeps it for the others.
+    if let Some(error) = lacking {
+        return Err(error);
+    }
     tracing::info!(path = %args.path.display(), was_there = pushed.was_there, others = pushed.others, "archived");
     if context.json {
         super::report::print(&format!("{}\n", serde_json::json!({ "was_there": pushed.was_there, "others": pushed.others })));

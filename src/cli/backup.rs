@@ -10,11 +10,12 @@ use anyhow::Context as _;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::report::print;
+use super::report::{Told, print};
 use super::{Context, index};
 use crate::advice::Advice as _;
 use crate::archive::backup::{Report, Request};
 use crate::archive::watch::{Phase, Watch};
+use crate::config::RepoConfig;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -49,13 +50,27 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone()).context("catch signals")?;
         signal_hook::flag::register(signal, stop.clone()).context("catch signals")?;
     }
-    let repositories = context.repos().map(|repo| context.open(repo)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (mut repositories, mut unopened) = (Vec::new(), Vec::new());
+    for (repo, opened) in context.open_all() {
+        match opened {
+            Ok(repository) => repositories.push((repo, repository)),
+            Err(error) => unopened.push((repo, error)),
+        }
+    }
+    if repositories.is_empty()
+        && let Some((_, error)) = unopened.pop()
+    {
+        return Err(error);
+    }
+    for (repo, error) in &unopened {
+        tracing::warn!("repository {} is left out: {error:#}", repo.number);
+    }
     let bar = Bar::new();
     let report = Request {
         cluster: &cluster.name,
         connection: &cluster.connection,
         data_directory: &cluster.data_directory,
-        repositories: &repositories.iter().collect::<Vec<_>>(),
+        repositories: &repositories.iter().map(|(_, repository)| repository).collect::<Vec<_>>(),
         fast: !args.spread_checkpoint,
         threads: args.parallel.map_or(context.config.backup_parallel, usize::from),
         archive_timeout: Duration::from_secs(args.archive_timeout),
@@ -65,17 +80,46 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     .run();
     bar.0.finish_and_clear();
     let report = report?;
-    print(&if context.json { as_json(&report) } else { as_text(&report) });
-    for repo in context.repos() {
+    let failed = failures(unopened, &report);
+    print(&if context.json { as_json(&report, &failed) } else { as_text(&report) });
+    for (repo, _) in &repositories {
         // The backup is complete without; a view only takes longer to open.
         if let Err(error) = index::in_repository(context, repo, &cluster.name, false) {
             tracing::warn!("indexes of the WAL were not completed: {error:#}");
         }
     }
-    for (repository, error) in &report.failed {
-        tracing::error!(hint = error.hint(), "{repository} does not hold this backup: {error}");
+    for Failure { repository, error, hint, counts } in &failed {
+        if *counts {
+            tracing::error!(hint, "{repository} does not hold this backup: {error}");
+        } else {
+            tracing::warn!(hint, "{repository} does not hold this backup: {error}");
+        }
     }
-    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PARTLY) })
+    let partly = failed.iter().any(|failure| failure.counts);
+    Ok(if partly { ExitCode::from(PARTLY) } else { ExitCode::SUCCESS })
+}
+
+/// A repository that does not hold the backup.
+struct Failure {
+    repository: String,
+    error: String,
+    hint: Option<String>,
+    /// Does it make the command fail? One that is not required may be out of reach; one that took part and failed never goes unnoticed.
+    counts: bool,
+}
+
+fn failures(unopened: Vec<(&RepoConfig, anyhow::Error)>, report: &Report) -> Vec<Failure> {
+    let unopened = unopened.into_iter().map(|(repo, error)| {
+        let told = Told::of(&error);
+        Failure { repository: format!("repository {}", repo.number), error: told.message, hint: told.hint, counts: repo.required }
+    });
+    let failed = report.failed.iter().map(|(repository, error)| Failure {
+        repository: repository.clone(),
+        error: error.to_string(),
+        hint: error.hint(),
+        counts: true,
+    });
+    unopened.chain(failed).collect()
 }
 
 fn as_text(report: &Report) -> String {
@@ -97,9 +141,9 @@ fn as_text(report: &Report) -> String {
     )
 }
 
-fn as_json(report: &Report) -> String {
+fn as_json(report: &Report, failed: &[Failure]) -> String {
     let header = &report.header;
-    let failed = report.failed.iter().map(|(repository, error)| json!({ "repository": repository, "error": error.to_string() }));
+    let failed = failed.iter().map(|failure| json!({ "repository": failure.repository, "error": failure.error }));
     let value = json!({
         "label": header.label.as_str(),
         "type": "full",

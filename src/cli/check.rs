@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::Context;
-use super::report::print;
+use super::report::{self, Told, print};
 use crate::archive::check::{ReadBack, Report, Request, check};
 
 #[derive(Debug, clap::Args)]
@@ -20,17 +20,34 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let cluster = context.cluster()?;
-    let open = |repo| context.open(repo).with_context(|| format!("open repository {}", repo.number));
-    let repositories = context.repos().map(open).collect::<anyhow::Result<Vec<_>>>()?;
-    let report = check(&Request {
+    let (mut repositories, mut failed) = (Vec::new(), Vec::new());
+    for (repo, opened) in context.open_all() {
+        match opened.with_context(|| format!("open repository {}", repo.number)) {
+            Ok(repository) => repositories.push(repository),
+            Err(error) => failed.push(error),
+        }
+    }
+    if repositories.is_empty() && !failed.is_empty() {
+        return Err(failed.swap_remove(0));
+    }
+    let checked = check(&Request {
         cluster: &cluster.name,
         connection: &cluster.connection,
         data_directory: &cluster.data_directory,
         repositories: &repositories.iter().collect::<Vec<_>>(),
         timeout: Duration::from_secs(args.timeout),
-    })?;
-    print(&if context.json { as_json(&report) } else { as_text(&cluster.name, &report) });
-    Ok(ExitCode::SUCCESS)
+    });
+    let mut report = match checked {
+        Ok(report) => report,
+        Err(error) => {
+            failed.iter().for_each(|error| report::error(error, context.json));
+            return Err(error.into());
+        }
+    };
+    failed.extend(std::mem::take(&mut report.failed).into_iter().map(anyhow::Error::new));
+    print(&if context.json { as_json(&report, &failed) } else { as_text(&cluster.name, &report) });
+    failed.iter().for_each(|error| report::error(error, context.json));
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn as_text(cluster: &str, report: &Report) -> String {
@@ -54,7 +71,7 @@ fn judged(back: &ReadBack) -> &'static str {
     if back.compared { "the same as in pg_wal" } else { "its checksums are right; not compared, pg_wal has it no more" }
 }
 
-fn as_json(report: &Report) -> String {
+fn as_json(report: &Report, failed: &[anyhow::Error]) -> String {
     let read_back = report.read_back.iter().map(
         |back| json!({ "repository": back.repository, "bytes": back.bytes, "stored_bytes": back.stored_bytes, "compared": back.compared }),
     );
@@ -65,6 +82,7 @@ fn as_json(report: &Report) -> String {
         "segment": report.segment,
         "waited_ms": report.waited.as_millis(),
         "read_back": read_back.collect::<Vec<_>>(),
+        "failed": failed.iter().map(|error| Told::of(error).message).collect::<Vec<_>>(),
     });
     format!("{value}\n")
 }

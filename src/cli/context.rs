@@ -7,6 +7,7 @@ use std::sync::Arc;
 use secrecy::ExposeSecret as _;
 
 use crate::config::{CacheConfig, ClusterConfig, Config, ConfigError, Place, RepoConfig};
+use crate::parallel;
 use crate::repo::{Repository, Secret};
 use crate::store::cache::{Cached, RangeCache};
 
@@ -66,6 +67,13 @@ impl Context {
     /// Of the key's source, the store, or the repository itself.
     pub fn open(&self, repo: &RepoConfig) -> anyhow::Result<Repository> {
         Ok(open(repo)?.with_level(self.config.compress_level))
+    }
+
+    /// Opens the repositories side by side: one that does not answer keeps nobody from the others.
+    pub fn open_all(&self) -> Vec<(&RepoConfig, anyhow::Result<Repository>)> {
+        let repos: Vec<&RepoConfig> = self.repos().collect();
+        let opened = parallel::map(repos.len(), &repos, |repo| self.open(repo));
+        repos.into_iter().zip(opened).collect()
     }
 
     /// What [`Context::open`] does, for reading, and whenever it is called: what is fetched from an object store is kept in the cache.

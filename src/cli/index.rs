@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::report::print;
+use super::report::{self, print};
 use crate::archive::index::{Report, complete};
 use crate::config::RepoConfig;
 use crate::repo::cluster::incarnations;
@@ -21,22 +21,30 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let cluster = context.cluster()?;
-    let (mut documents, mut text) = (Vec::new(), String::new());
+    let (mut documents, mut text, mut code) = (Vec::new(), String::new(), ExitCode::SUCCESS);
     for repo in context.repos() {
-        for (folder, report) in in_repository(context, repo, &cluster.name, args.rebuild)? {
-            text += &as_text(repo.number, &folder, &report);
-            documents.push(as_json(repo.number, &report));
+        match in_repository(context, repo, &cluster.name, args.rebuild) {
+            Ok(reports) => {
+                for (folder, report) in reports {
+                    text += &as_text(repo.number, &folder, &report);
+                    documents.push(as_json(repo.number, &report));
+                }
+            }
+            Err(error) => {
+                documents.push(report::of_repository(repo.number, error, context.json));
+                code = ExitCode::FAILURE;
+            }
         }
     }
     print(&if context.json { format!("{}\n", json!(documents)) } else { text });
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// Completes the indexes of a cluster in one repository.
 pub(super) fn in_repository(context: &Context, repo: &RepoConfig, cluster: &str, rebuild: bool) -> anyhow::Result<Vec<(String, Report)>> {
     let repository = context.open(repo)?;
     let complete = |folder| -> anyhow::Result<(String, Report)> {
-        let report = complete(&repository, &folder, rebuild).with_context(|| format!("index the WAL in repository {}", repo.number))?;
+        let report = complete(&repository, &folder, rebuild).context("index the WAL")?;
         Ok((format!("Postgres {}, system identifier {}", folder.major, folder.system_id), report))
     };
     incarnations(&repository, cluster)?.into_iter().map(complete).collect()

@@ -1,6 +1,9 @@
 //! `info`: what the repositories hold of a cluster.
 
+mod archiving;
+
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use comfy_table::Table;
@@ -10,53 +13,79 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::report::{in_a_line, print};
-use crate::archive::archiver::{ArchiverState, archiver};
+use super::report::{self, in_a_line, print};
+use crate::pg::SegmentSize;
+use crate::repo::Repository;
 use crate::repo::catalog::Catalog;
-use crate::repo::cluster::incarnations;
+use crate::repo::cluster::{ClusterError, incarnations, names};
+use crate::repo::layout::ClusterFolder;
 use crate::repo::minimal::logged_minimally;
 use crate::repo::window::{Stranded, Window, WindowEnd, windows};
+
+use archiving::Seen;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let cluster = context.cluster()?;
-    let mut documents = Vec::new();
-    let mut text = String::new();
-    for repo in context.repos() {
-        let repository = context.open(repo)?;
-        for folder in incarnations(&repository, &cluster.name)? {
-            let catalog = Catalog::read(&repository, &folder)?;
-            let key = repository.key_generation().map_or("not encrypted".to_owned(), |generation| format!("key generation {generation}"));
-            text += &format!("repository {} ({}), {key}\n", repo.number, repository.store().describe());
-            let (reachable, stranded) = windows(&catalog, &logged_minimally(&repository, &catalog)?);
-            text += &as_text(&cluster.name, &catalog, &reachable, &stranded);
-            let mut document = as_json(&cluster.name, &catalog, &reachable);
-            document["repository"] = json!(repo.number);
-            document["key_generation"] = json!(repository.key_generation());
-            documents.push(document);
+    let (mut documents, mut text, mut code) = (Vec::new(), String::new(), ExitCode::SUCCESS);
+    let mut seen = Vec::new();
+    for (repo, opened) in context.open_all() {
+        match opened.and_then(|repository| of_repository(repo.number, repository, &cluster.name)) {
+            Ok(held) => {
+                text += &held.text;
+                documents.extend(held.documents);
+                seen.extend(held.folders.into_iter().map(|(folder, size)| Seen { repository: held.repository.clone(), folder, size }));
+            }
+            Err(error) => {
+                documents.push(report::of_repository(repo.number, error, context.json));
+                code = ExitCode::FAILURE;
+            }
         }
     }
-    let archiver = archiver(&cluster.connection);
-    text += &match &archiver {
-        Ok(state) => state.to_string(),
-        Err(error) => format!("archiving: not known, since the server cannot be asked ({error})\n"),
-    };
-    let archiver = archiver.map_or_else(|error| json!({ "error": error.to_string() }), |state| state_as_json(&state));
-    print(&if context.json { format!("{}\n", json!({ "repositories": documents, "archiver": archiver })) } else { text });
-    Ok(ExitCode::SUCCESS)
+    let archiving = archiving::of(&cluster.connection, &seen);
+    text += &archiving.to_string();
+    print(&if context.json { format!("{}\n", json!({ "repositories": documents, "archiver": archiving.as_json() })) } else { text });
+    Ok(code)
 }
 
-fn state_as_json(state: &ArchiverState) -> Value {
-    json!({
-        "last_archived": state.last_archived,
-        "last_archived_time": state.last_archived_time,
-        "last_failed": state.last_failed,
-        "last_failed_time": state.last_failed_time,
-        "failed_count": state.failed_count,
-        "failing": state.is_failing(),
-    })
+/// What one repository holds of the cluster.
+struct Held {
+    repository: Arc<Repository>,
+    folders: Vec<(ClusterFolder, SegmentSize)>,
+    documents: Vec<Value>,
+    text: String,
+}
+
+fn of_repository(number: u32, repository: Repository, cluster: &str) -> anyhow::Result<Held> {
+    let (mut folders, mut documents, mut text) = (Vec::new(), Vec::new(), String::new());
+    for folder in known(&repository, cluster)? {
+        let catalog = Catalog::read(&repository, &folder)?;
+        let key = repository.key_generation().map_or("not encrypted".to_owned(), |generation| format!("key generation {generation}"));
+        text += &format!("repository {number} ({}), {key}\n", repository.store().describe());
+        let (reachable, stranded) = windows(&catalog, &logged_minimally(&repository, &catalog)?);
+        text += &as_text(cluster, &catalog, &reachable, &stranded);
+        let mut document = as_json(cluster, &catalog, &reachable);
+        document["repository"] = json!(number);
+        document["key_generation"] = json!(repository.key_generation());
+        documents.push(document);
+        folders.push((folder, catalog.identity.wal_segment_size));
+    }
+    Ok(Held { repository: Arc::new(repository), folders, documents, text })
+}
+
+/// The cluster's incarnations.
+///
+/// # Errors
+/// [`ClusterError::Unknown`] if there is none; store errors.
+fn known(repository: &Repository, name: &str) -> Result<Vec<ClusterFolder>, ClusterError> {
+    let folders = incarnations(repository, name)?;
+    if folders.is_empty() {
+        let (store, known) = (repository.store().describe(), names(repository)?);
+        return Err(ClusterError::Unknown { store, name: name.to_owned(), known });
+    }
+    Ok(folders)
 }
 
 fn as_text(name: &str, catalog: &Catalog, reachable: &[Window], stranded: &[Stranded]) -> String {

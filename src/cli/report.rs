@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 
 use rustix::io::Errno;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::field::Field;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt as _};
@@ -85,6 +85,13 @@ pub(super) fn error(error: &anyhow::Error, as_json: bool) {
         text += &format!("hint: {hint}\n");
     }
     tell(&text);
+}
+
+/// Prints what is wrong with one repository while the others are worked on; gives it as an object for `--json`.
+pub(super) fn of_repository(number: u32, error: anyhow::Error, as_json: bool) -> Value {
+    let error = error.context(format!("repository {number}"));
+    self::error(&error, as_json);
+    json!({ "repository": number, "error": Told::of(&error).message })
 }
 
 /// What an error says.

@@ -45,7 +45,7 @@ pub const SETTINGS: &[Setting] = &[
         "repo.*.required",
         Kind::Bool,
         Some("true"),
-        "Must a WAL segment be durable here before `archive-push` tells Postgres that it is archived? With `false`, a failure is a warning.",
+        "Must a WAL segment be durable here before `archive-push` tells Postgres that it is archived, and must `backup` find it? With `false`, a failure is a warning.",
     ),
     row(
         "repo.*.cipher",

@@ -110,6 +110,8 @@ fn what_does_not_fit_together_is_refused() {
     assert!(matches!(load("[repo.one]\npath = \"/x\"", &[]), Err(ConfigError::BadName { .. })));
     assert!(matches!(load("[repo.1]\npath = \"/x\"\n[cluster.Main]\ndata-directory = \"/d\"", &[]), Err(ConfigError::BadName { .. })));
     assert!(matches!(load("", &[]), Err(ConfigError::Missing { name, .. }) if name == "repo.1.path"));
+    let twice = "[repo.1]\npath = \"/x/y\"\n[repo.2]\npath = \"/z\"\n[repo.7]\npath = \"/x/./y/\"";
+    assert!(matches!(load(twice, &[]), Err(ConfigError::SamePlace { first: 1, second: 7 })));
     assert!(matches!(load("no toml", &[]), Err(ConfigError::NotToml { .. })));
     assert!(matches!(Config::load(Some(Path::new("/nowhere.toml")), std::iter::empty()), Err(ConfigError::NoFile { .. })));
 }

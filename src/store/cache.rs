@@ -187,6 +187,10 @@ impl Store for Cached {
         self.inner.upload_new(key)
     }
 
+    fn settle(&self, key: &str) -> Result<(), StoreError> {
+        self.inner.settle(key)
+    }
+
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         if let Some(bytes) = self.cache.get(&self.repository, key, &range) {
             return Ok(bytes);

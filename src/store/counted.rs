@@ -78,6 +78,10 @@ impl Store for Counted {
         self.inner.upload_new(key)
     }
 
+    fn settle(&self, key: &str) -> Result<(), StoreError> {
+        self.inner.settle(key)
+    }
+
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let begun = Instant::now();
         self.inner.get_range(key, range).inspect(|bytes| self.count.add(bytes, begun.elapsed()))

@@ -191,6 +191,10 @@ impl Store for FaultStore {
         Ok(Box::new(FaultUpload { store: self.clone(), key: key.to_owned(), upload }))
     }
 
+    fn settle(&self, key: &str) -> Result<(), StoreError> {
+        self.undamaged(Call::Write, key, || self.inner.settle(key))
+    }
+
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.suffer(Call::Read, key, || self.inner.get_range(key, range), damage)
     }

@@ -9,6 +9,7 @@
 //!       ->  rename without replacing  ->  fsync the folder  ->  say so
 //! ```
 //!
+//! A writer that finds the name taken fsyncs file and folder before it says so: the other one may have died behind the rename.
 //! A crash leaves at worst a temporary file, which no listing shows and a later writer removes. Nothing is ever replaced: the
 //! rename itself fails where the name is taken, so two writers cannot both win.
 
@@ -97,7 +98,7 @@ impl LocalStore {
 
     fn begin(&self, key: &str) -> Result<Temporary, StoreError> {
         if self.path(key)?.symlink_metadata().is_ok() {
-            return Err(self.exists(key));
+            return self.settle(key).and_then(|()| Err(self.exists(key)));
         }
         let begin = || {
             let folder = self.root.join(key::TEMPORARY);
@@ -110,10 +111,10 @@ impl LocalStore {
 
     fn publish(&self, key: &str, temporary: Temporary) -> Result<(), StoreError> {
         let path = self.path(key)?;
-        temporary.publish(&path).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => self.exists(key),
-            _ => self.io_error(key, error),
-        })
+        match temporary.publish(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.settle(key).and_then(|()| Err(self.exists(key))),
+            done => done.map_err(|error| self.io_error(key, error)),
+        }
     }
 
     fn read(&self, key: &str, file: &mut File, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -147,6 +148,16 @@ impl Store for LocalStore {
     fn upload_new(&self, key: &str) -> Result<Box<dyn Upload>, StoreError> {
         let file = BufWriter::with_capacity(UPLOAD_BUFFER, self.begin(key)?);
         Ok(Box::new(LocalUpload { store: LocalStore::new(&self.root), key: key.to_owned(), file }))
+    }
+
+    fn settle(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        let settle = || {
+            directory::sync(&path)?;
+            directory::make_durable(parent(&path))?;
+            directory::sync(parent(&path))
+        };
+        settle().map_err(|error| self.read_error(key, error))
     }
 
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -106,3 +106,21 @@ fn a_password_comes_from_the_password_file_as_libpq_has_it() {
     crate::harness::world::set_mode(&file, 0o644);
     check(&file).fails().exits(1).says("chmod 0600");
 }
+
+#[test]
+fn check_fails_for_wal_that_is_missing_behind_the_newest_backup() {
+    if postgres_is_missing(15) {
+        return;
+    }
+    let (world, cluster, repository) = archiving(15);
+    world.bygone(["backup"]).ok();
+    let made: Vec<String> = (0..4).map(|_| cluster.switch_wal()).collect();
+    cluster.wait_archived(&made[3]);
+    world.bygone(["check"]).ok();
+    made[1..3].iter().for_each(|name| repository.remove_segment(&cluster, name));
+    let ran = world.bygone(["check", "--json"]).fails().exits(1);
+    let ran = ran.says(&format!("missing from directory {}: {} to {}", repository.path.display(), made[1], made[2])).says("take a backup");
+    assert!(ran.stdout.contains("\"compared\":true"), "the rest is told all the same: {ran}");
+    world.bygone(["backup"]).ok();
+    world.bygone(["check"]).ok();
+}

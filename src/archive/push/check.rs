@@ -8,7 +8,7 @@ use crate::archive::wal_file::WalFile;
 use crate::pg::control::ControlFile;
 use crate::pg::wal::history::TimelinePath;
 use crate::pg::wal::page::{BadPage, Layout, PAGE_BYTES, PageHeader};
-use crate::pg::{Lsn, WalSegment};
+use crate::pg::{Lsn, Timeline, WalSegment};
 
 /// Checks the first page (or all) of a file of `len` bytes.
 ///
@@ -26,17 +26,35 @@ pub(super) fn check(file: &WalFile, name: &str, first: &[u8], len: u64, control:
         }
         WalFile::History(timeline) => {
             let text = std::str::from_utf8(first).map_err(|e| foreign(e.to_string()))?;
-            TimelinePath::parse(*timeline, text).map(drop).map_err(|e| foreign(e.to_string()))
+            let path = TimelinePath::parse(*timeline, text).map_err(|e| foreign(e.to_string()))?;
+            whole_history(*timeline, &path, text).map_err(foreign)
         }
-        WalFile::Backup(_) if first.starts_with(b"START WAL LOCATION: ") => Ok(()),
-        WalFile::Backup(_) => Err(foreign("it is no backup history file".to_owned())),
+        WalFile::Backup(_) => whole_backup(first).map_err(|what| foreign(what.to_owned())),
     }
 }
 
+/// Postgres ends every line, and a timeline that has a history has a parent (timeline.c `writeTimeLineHistory`).
+fn whole_history(timeline: Timeline, path: &TimelinePath, text: &str) -> Result<(), String> {
+    if path.stretches().len() < 2 {
+        return Err(format!("it names no timeline that timeline {timeline} came from"));
+    }
+    if text.ends_with('\n') { Ok(()) } else { Err("it is cut: its last line has no end".to_owned()) }
+}
+
+/// The first two lines, and the one nearest to the end that every version writes (xlogbackup.c `build_backup_content`, in 14 xlog.c `do_pg_stop_backup`).
+fn whole_backup(text: &[u8]) -> Result<(), &'static str> {
+    const FIRST: &[u8] = b"START WAL LOCATION: ";
+    if !text.starts_with(FIRST) {
+        return Err("it is no backup history file");
+    }
+    let has = |start: &[u8]| text.split(|b| *b == b'\n').any(|line| line.starts_with(start));
+    let whole = has(b"STOP WAL LOCATION: ") && has(b"STOP TIMELINE: ") && text.ends_with(b"\n");
+    if whole { Ok(()) } else { Err("it is cut: a backup history file says where the backup stopped, and ends with its line") }
+}
+
 /// Could this be a file that was set aside for a timeline which the cluster has left since, and never written to? Postgres marks such a one for archiving
-/// when it tidies up (`XLogArchiveCheckDone`). As long as it is refused nothing else is archived. [`holds_wal`] has the last word.
-pub(super) fn looks_unwritten(file: &WalFile, first: &[u8], control: &ControlFile) -> bool {
-    let WalFile::Segment(segment) = file else { return false };
+/// when it tidies up (`XLogArchiveCheckDone`). As long as it is refused nothing else is archived. [`holds_wal`] and `left` have the last word.
+pub(super) fn looks_unwritten(segment: WalSegment, first: &[u8], control: &ControlFile) -> bool {
     let at = segment.start(control.wal_segment_size);
     let unwritten = match PageHeader::parse(first).map(|header| header.check(at, &layout(control))) {
         Some(Err(BadPage::Zero)) => true,

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::advice::Advice;
 use crate::archive::incarnation::IncarnationError;
 use crate::pg::lsn::NotParsed;
+use crate::pg::{Lsn, Timeline};
 use crate::repo::RepoError;
 
 /// The file stays with Postgres, which tries again.
@@ -30,6 +31,9 @@ pub enum PushError {
     /// The file is not what its name says, or another cluster's.
     #[error("{name} is refused: {what}")]
     Foreign { name: String, what: String },
+    /// No page of the file holds WAL, though there was some.
+    #[error("{name} is refused: it holds no WAL, but timeline {timeline} was written to up to {to}")]
+    Lost { name: String, timeline: Timeline, to: Lsn },
     /// The repository holds other bytes under this name.
     #[error("{name} is in {repository} already, with other content")]
     Different { name: String, repository: String },
@@ -56,6 +60,9 @@ impl Advice for PushError {
             PushError::Read { .. } => "archive-push wants the path as Postgres gives it: %p.",
             PushError::IsClone { .. } => "Turn archive_mode off in the clone, or promote it to a cluster of its own.",
             PushError::Foreign { .. } => "Does this server have another cluster's configuration? Give each its own name.",
+            PushError::Lost { .. } => {
+                "Another server of this timeline may have the segment. Without it no moment behind it can be reached from a backup before it: take a new backup."
+            }
             PushError::Different { .. } => {
                 "Two servers archive as one cluster, or the server was restored and went on in its old timeline. Nothing was overwritten; `bygone check` tells more."
             }

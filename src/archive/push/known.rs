@@ -6,7 +6,7 @@
 //! still asks each of them whether the object is there. A note that is lost, torn or of another file says nothing: the file is read and compared.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -84,8 +84,9 @@ impl Known {
     /// Forgets every file that Postgres will not ask for any more: all but `waiting`.
     pub(super) fn keep_only(&self, waiting: &[PathBuf]) {
         let Some(entries) = self.folder.as_ref().and_then(|folder| fs_err::read_dir(folder).ok()) else { return };
+        let waiting: HashSet<&OsStr> = waiting.iter().filter_map(|path| path.file_name()).collect();
         for entry in entries.flatten() {
-            if !waiting.iter().any(|path| path.file_name() == Some(&entry.file_name())) {
+            if !waiting.contains(entry.file_name().as_os_str()) {
                 let _gone = fs_err::remove_file(entry.path());
             }
         }

@@ -9,13 +9,14 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::{PushError, Session, check};
+use super::{PushError, Session, check, left};
 use crate::archive::block_index::{self, AtHand};
 use crate::archive::wal_file::WalFile;
 use crate::format::index::{InMemory, Subject};
+use crate::pg::WalSegment;
 use crate::pg::control::ControlFile;
 use crate::pg::wal::Layout;
-use crate::repo::{Object, Repository, is_taken};
+use crate::repo::{Object, RepoError, Repository, is_taken};
 
 /// Files up to this size are held in memory.
 const WHOLE_BYTES: u64 = 64 << 20;
@@ -25,24 +26,47 @@ const SIDE_BY_SIDE_BYTES: u64 = 16 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// What came of storing a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Stored {
     /// Every repository had it already.
     pub(super) was_there: bool,
-    /// It is durable in the optional repositories too.
-    pub(super) everywhere: bool,
+    /// The repositories that do not have it, by their place in the session.
+    pub(super) failed: Vec<(usize, PushError)>,
 }
 
-/// Stores the file at `path`.
+impl Stored {
+    /// It is durable in the optional repositories too.
+    pub(super) fn everywhere(&self) -> bool {
+        self.failed.is_empty()
+    }
+
+    /// Is it durable wherever it must be?
+    ///
+    /// # Errors
+    /// That of the first required repository which does not have it.
+    pub(super) fn where_required(self, session: &Session) -> Result<bool, PushError> {
+        let is_required = |place: usize| session.destinations.get(place).is_some_and(|(destination, _)| destination.required);
+        match self.failed.into_iter().find(|(place, _)| is_required(*place)) {
+            Some((_, error)) => Err(error),
+            None => Ok(self.was_there),
+        }
+    }
+}
+
+/// Stores the file at `path` wherever that can be done.
 ///
 /// # Errors
-/// [`PushError`] of the first required repository that does not have it afterwards; of any, if none is required.
+/// [`PushError`] of the file, or, if no repository has it afterwards, of the first one.
 pub(super) fn put_everywhere(session: &Session, file: &WalFile, path: &Path) -> Result<Stored, PushError> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let content = Content::read(path)?;
-    if check::looks_unwritten(file, content.first(), &session.control) && !holds_wal(file, &content, &session.control)? {
+    if let WalFile::Segment(segment) = *file
+        && check::looks_unwritten(segment, content.first(), &session.control)
+        && !holds_wal(segment, &content, &session.control)?
+    {
+        left::may_be_unwritten(session, segment, path)?;
         tracing::warn!(name, "not archived: set aside for a timeline that was left, and never written to");
-        return Ok(Stored { was_there: false, everywhere: true });
+        return Ok(Stored { was_there: false, failed: Vec::new() });
     }
     check::check(file, name, content.first(), content.len(), &session.control)?;
     let size = session.control.wal_segment_size;
@@ -63,8 +87,7 @@ pub(super) fn put_everywhere(session: &Session, file: &WalFile, path: &Path) -> 
 }
 
 /// Has any page of a segment been written to?
-fn holds_wal(file: &WalFile, content: &Content<'_>, control: &ControlFile) -> Result<bool, PushError> {
-    let WalFile::Segment(segment) = file else { return Ok(true) };
+fn holds_wal(segment: WalSegment, content: &Content<'_>, control: &ControlFile) -> Result<bool, PushError> {
     let (mut at, mut found) = (segment.start(control.wal_segment_size), false);
     content.pieces(&mut |piece| {
         found |= check::holds_wal(piece, at, control);
@@ -99,24 +122,23 @@ fn index_of(session: &Session, file: &WalFile, path: &Path, content: &Content<'_
 
 /// What the repositories' answers come to.
 fn judge(session: &Session, results: Vec<Result<bool, PushError>>) -> Result<Stored, PushError> {
-    let (mut was_there, mut stored, mut optional_error) = (true, 0, None);
-    for ((destination, _), result) in session.destinations.iter().zip(results) {
+    let (mut was_there, mut failed) = (true, Vec::new());
+    let several = results.len();
+    for (place, ((destination, _), result)) in session.destinations.iter().zip(results).enumerate() {
         match result {
-            Ok(there) => {
-                was_there &= there;
-                stored += 1;
-            }
-            Err(e) if destination.required => return Err(e),
+            Ok(there) => was_there &= there,
             Err(error) => {
-                tracing::warn!(%error, repository = %destination.repository.store().describe(), "not archived there");
-                optional_error = Some(error);
+                if !destination.required {
+                    tracing::warn!(%error, repository = %destination.repository.store().describe(), "not archived there");
+                }
+                failed.push((place, error));
             }
         }
     }
-    match optional_error {
-        Some(error) if stored == 0 => Err(error),
-        error => Ok(Stored { was_there, everywhere: error.is_none() }),
+    if failed.len() < several {
+        return Ok(Stored { was_there, failed });
     }
+    Err(failed.into_iter().next().map_or(PushError::NoRepository, |(_, error)| error))
 }
 
 /// Stores it in one repository, with what `aux` makes. `true` if it was there, with the same content.
@@ -129,7 +151,11 @@ fn put<'i>(
     aux: &dyn Fn() -> Option<&'i [u8]>,
 ) -> Result<bool, PushError> {
     match repository.open_object(key, file.kind()) {
-        Ok(object) => return same(&object, repository, name, content).map(|()| true),
+        Ok(object) => {
+            same(&object, repository, name, content)?;
+            repository.store().settle(key).map_err(RepoError::from)?;
+            return Ok(true);
+        }
         Err(e) if e.is_not_found() => {}
         Err(e) => return Err(e.into()),
     }

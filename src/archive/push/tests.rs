@@ -13,6 +13,7 @@ fn request(paper: &Paper, repositories: &[&Arc<Repository>]) -> Request {
         cluster: "main".into(),
         data_directory: paper.path().to_owned(),
         repositories: destinations.collect(),
+        incomplete: false,
         parallel: 2,
         batch: 4,
         timeout: Duration::from_secs(60),
@@ -28,13 +29,16 @@ fn stored(repository: &Repository, no: u64) -> Option<Vec<u8>> {
 #[test]
 fn segment_is_stored_everywhere_and_again_is_fine() {
     let paper = Paper::new();
-    let (one, two) = (repository(Ailing::default()), repository(Ailing::default()));
+    let ailing = Ailing::default();
+    let (one, two) = (repository(ailing.clone()), repository(Ailing::default()));
     let path = paper.ready_segment(3);
     let request = request(&paper, &[&one, &two]);
     assert_eq!(push(&request, &path).unwrap(), Pushed { was_there: false, others: 0 });
     assert_eq!(stored(&one, 3), Some(segment(3, SYSTEM_ID)));
     assert_eq!(stored(&two, 3), Some(segment(3, SYSTEM_ID)));
+    assert!(ailing.settled.lock().is_empty());
     assert_eq!(push(&request, &path).unwrap(), Pushed { was_there: true, others: 0 });
+    assert_eq!(*ailing.settled.lock(), [folder().segment_file(&name(3))], "whoever stored it may have died before it was durable");
 }
 
 #[test]
@@ -153,7 +157,7 @@ fn histories_backups_and_partial_segments_have_places_of_their_own() {
     push(&request, &partial).unwrap();
     assert_eq!(stored(&one, 3), None);
     let backup = paper.wal(&format!("{}.00000028.backup", name(3)));
-    fs_err::write(&backup, "START WAL LOCATION: 0/3000028 (file 000000010000000000000003)\n").unwrap();
+    fs_err::write(&backup, BACKUP_HISTORY).unwrap();
     push(&request, &backup).unwrap();
     fs_err::write(&history, "1\t0/4000000\tanother\n").unwrap();
     assert!(matches!(push(&request, &history), Err(PushError::Different { .. })));
@@ -163,6 +167,43 @@ fn histories_backups_and_partial_segments_have_places_of_their_own() {
     assert!(matches!(push(&request, &paper.wal(&name(9))), Err(PushError::Read { .. })));
 }
 
+/// As Postgres 15 writes it.
+const BACKUP_HISTORY: &str = "START WAL LOCATION: 0/3000028 (file 000000010000000000000003)
+STOP WAL LOCATION: 0/3000138 (file 000000010000000000000003)
+CHECKPOINT LOCATION: 0/3000060
+BACKUP METHOD: streamed
+BACKUP FROM: primary
+START TIME: 2026-11-29 11:00:00 UTC
+LABEL: x
+START TIMELINE: 1
+STOP TIME: 2026-11-29 11:00:01 UTC
+STOP TIMELINE: 1
+";
+
+#[test]
+fn a_history_without_a_parent_and_files_that_are_cut_are_refused() {
+    let paper = Paper::new();
+    let one = repository(Ailing::default());
+    let request = request(&paper, &[&one]);
+    let refuses = |path: &Path, text: &str| {
+        fs_err::write(path, text).unwrap();
+        assert!(matches!(push(&request, path), Err(PushError::Foreign { .. })), "{text:?}");
+    };
+    let history = paper.wal("00000002.history");
+    for text in ["", "\n", "# 1\t0/3000000\tnone\n", "1\t0/300"] {
+        refuses(&history, text);
+    }
+    let backup = paper.wal(&format!("{}.00000028.backup", name(3)));
+    for lines in 0..BACKUP_HISTORY.lines().count() {
+        refuses(&backup, &BACKUP_HISTORY.split_inclusive('\n').take(lines).collect::<String>());
+    }
+    refuses(&backup, BACKUP_HISTORY.trim_end());
+    fs_err::write(&backup, BACKUP_HISTORY).unwrap();
+    push(&request, &backup).unwrap();
+    fs_err::write(&history, "1\t0/3000000\tnone\n").unwrap();
+    push(&request, &history).unwrap();
+}
+
 #[test]
 fn clone_is_refused_by_name() {
     let paper = Paper::new();
@@ -170,7 +211,52 @@ fn clone_is_refused_by_name() {
     let path = paper.ready_segment(3);
     fs_err::write(paper.path().join(marker::CLONE_MARKER), "").unwrap();
     assert!(matches!(push(&request(&paper, &[&one]), &path), Err(PushError::IsClone { .. })));
+    // Called from elsewhere the configured directory is taken, and that is production's.
+    let production = Paper::new();
+    let from_elsewhere = request(&production, &[&one]);
+    assert!(matches!(push(&from_elsewhere, &path), Err(PushError::IsClone { .. })));
+    let link = production.wal(&name(3));
+    fs_err::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(push(&from_elsewhere, &link), Err(PushError::IsClone { .. })));
+    // Its WAL may lie on another disk.
+    let (wal, away) = (paper.path().join("pg_wal"), paper.path().join("global/wal"));
+    fs_err::rename(&wal, &away).unwrap();
+    fs_err::os::unix::fs::symlink(&away, &wal).unwrap();
+    assert!(matches!(push(&from_elsewhere, &path), Err(PushError::IsClone { .. })));
     assert_eq!(stored(&one, 3), None);
+}
+
+#[test]
+fn segment_without_wal_before_the_end_of_its_timeline_is_refused() {
+    let paper = Paper::new();
+    let one = repository(Ailing::default());
+    let request = request(&paper, &[&one]);
+    let control = paper.path().join("global/pg_control");
+    let mut now = ControlFile::decode(&fs_err::read(&control).unwrap()).unwrap();
+    now.checkpoint.timeline = crate::pg::Timeline(2);
+    fs_err::write(&control, *now.encode()).unwrap();
+    let zeros = |no: u64| {
+        let path = paper.ready_segment(no);
+        fs_err::write(&path, vec![0; 16 << 20]).unwrap();
+        push(&request, &path)
+    };
+    let is_lost = |pushed: Result<Pushed, PushError>| matches!(pushed, Err(PushError::Lost { .. }));
+    // Without a history: a later segment with WAL in it tells.
+    zeros(3).unwrap();
+    fs_err::write(paper.wal(&name(5)), segment(5, SYSTEM_ID)).unwrap();
+    assert!(is_lost(zeros(3)) && is_lost(zeros(4)));
+    zeros(6).unwrap();
+    // In the repository only, then beside the segment.
+    let history = paper.wal("00000002.history");
+    fs_err::write(&history, "1\t0/5000110\tno recovery target specified\n").unwrap();
+    push(&request, &history).unwrap();
+    fs_err::remove_file(&history).unwrap();
+    assert!(is_lost(zeros(4)));
+    zeros(5).unwrap();
+    fs_err::write(&history, "1\t0/4000110\tno recovery target specified\n").unwrap();
+    assert!(is_lost(zeros(3)));
+    zeros(4).unwrap();
+    assert!((3..7).all(|no| stored(&one, no).is_none()));
 }
 
 #[test]
@@ -186,6 +272,33 @@ fn dead_required_repository_fails_the_push_and_a_dead_optional_one_does_not() {
     push(&request, &path).unwrap();
     request.repositories.remove(0);
     assert!(push(&request, &path).is_err(), "one repository at least must have it");
+}
+
+#[test]
+fn a_repository_that_fails_keeps_nothing_from_the_others() {
+    for how in ["dead", "full", "not opened"] {
+        let paper = Paper::new();
+        let ailing = Ailing::default();
+        let (one, two) = (repository(Ailing::default()), repository(ailing.clone()));
+        let ails = |on| if how == "full" { &ailing.full } else { &ailing.dead }.store(on, Ordering::Relaxed);
+        let paths: Vec<_> = (3..14).map(|no| paper.ready_segment(no)).collect();
+        let both = request(&paper, &[&two, &one]);
+        let left = Request { incomplete: true, ..request(&paper, &[&one]) };
+        let failing = if how == "not opened" { &left } else { &both };
+        ails(true);
+        // Postgres calls for the same file until it is archived: each call gets further.
+        for last in [7, 11, 13] {
+            let pushed = push(failing, &paths[0]);
+            assert_eq!(pushed.is_err(), how != "not opened", "{how}: {pushed:?}");
+            assert!((3..=last).all(|no| stored(&one, no).is_some()), "{how}, up to {last}");
+            assert!((last + 1..14).all(|no| stored(&one, no).is_none()), "{how}, behind {last}");
+        }
+        ails(false);
+        assert!((3..14).all(|no| stored(&two, no).is_none()));
+        // What was noted of one repository says nothing of both.
+        assert_eq!(push(&both, &paths[0]).unwrap(), Pushed { was_there: false, others: 4 }, "{how}");
+        assert!((3..8).all(|no| stored(&two, no).is_some()));
+    }
 }
 
 #[test]

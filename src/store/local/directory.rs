@@ -56,10 +56,18 @@ fn make(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the entries of a folder durable.
-pub(super) fn sync(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    fs_err::File::open(folder)?.sync_all()
+/// Makes the entries of a folder durable, or the bytes of a file.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    #[cfg(test)]
+    SYNCED.with_borrow_mut(|synced| synced.push(path.to_owned()));
+    fs_err::File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What this thread has made durable.
+    pub(super) static SYNCED: std::cell::RefCell<Vec<std::path::PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Removes a file and the folders above it that this leaves empty, up to `root`, which stays.

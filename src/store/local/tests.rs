@@ -60,6 +60,28 @@ fn an_object_that_appears_during_an_upload_is_not_replaced() {
 }
 
 #[test]
+fn an_object_is_made_durable_before_it_is_said_to_exist() {
+    let (_dir, store) = store();
+    store.put_new("a/b", Bytes::from_static(b"1")).unwrap();
+    let mut upload = store.upload_new("a/c").unwrap();
+    upload.write(b"late").unwrap();
+    store.put_new("a/c", Bytes::from_static(b"early")).unwrap();
+    // Their writers may have died between rename and fsync.
+    let is_synced = |key: &str| {
+        let synced = directory::SYNCED.take();
+        synced.contains(&store.root.join(key)) && synced.contains(&store.root.join("a"))
+    };
+    directory::SYNCED.take();
+    assert!(matches!(store.put_new("a/b", Bytes::from_static(b"1")), Err(StoreError::Exists { .. })));
+    assert!(is_synced("a/b"));
+    assert!(matches!(upload.finish(), Err(StoreError::Exists { .. })));
+    assert!(is_synced("a/c"));
+    store.settle("a/b").unwrap();
+    assert!(is_synced("a/b"));
+    assert!(matches!(store.settle("a/d"), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
 fn a_missing_root_is_a_wrong_path_and_not_an_empty_repository() {
     let (_dir, store) = store();
     let is_refused = |error| matches!(error, StoreError::Refused { setting: "repo.N.path", .. });

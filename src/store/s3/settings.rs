@@ -73,6 +73,12 @@ impl S3Settings {
         }
     }
 
+    /// What says where it lies: endpoint, bucket and prefix.
+    pub(in crate::store) fn place(&self) -> (Option<String>, &str, &str) {
+        let endpoint = self.endpoint_url().map(|url| url.trim_end_matches('/').to_ascii_lowercase());
+        (endpoint, &self.bucket, self.prefix.trim_matches('/'))
+    }
+
     /// The endpoint with its scheme.
     pub(super) fn endpoint_url(&self) -> Option<String> {
         let endpoint = self.endpoint.as_ref()?;
