@@ -1,7 +1,6 @@
 //! What a command works with: the checked configuration, and what the global options chose from it.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
@@ -89,15 +88,17 @@ impl Context {
     }
 }
 
-/// Our own variables; what others hold is not looked at.
+/// All variables that are UTF-8; ours must be.
 fn environment() -> Result<impl Iterator<Item = (String, String)>, ConfigError> {
-    let own = std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"BYGONE_"));
-    let text = |(name, value): (OsString, OsString)| match (name.into_string(), value.into_string()) {
-        (Ok(name), Ok(value)) => Ok((name, value)),
-        (Ok(name), Err(_)) => Err(ConfigError::NotUtf8 { name }),
-        (Err(name), _) => Err(ConfigError::NotUtf8 { name: name.to_string_lossy().into_owned() }),
-    };
-    Ok(own.map(text).collect::<Result<Vec<_>, _>>()?.into_iter())
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("BYGONE_") => return Err(ConfigError::NotUtf8 { name }),
+            _ => {}
+        }
+    }
+    Ok(variables.into_iter())
 }
 
 fn open(repo: &RepoConfig) -> anyhow::Result<Repository> {
