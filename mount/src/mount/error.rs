@@ -144,7 +144,7 @@ impl MountError {
         Some(match self {
             Self::Missing { path } => format!("Make the directory first: mkdir {}", path.display()),
             Self::NotEmpty { .. } => "Give an empty directory: what is in it would be hidden.".to_owned(),
-            Self::InUse { path } => format!("Is it mounted already? Unmount it first: umount {}", path.display()),
+            Self::InUse { path } => format!("Is it mounted already? Unmount it first: bygone umount {}", path.display()),
             Self::Dead { path } => {
                 format!("Clear what is left of it: bygone umount {}", path.display())
             }
