@@ -6,6 +6,7 @@
 //! ```text
 //! DIR/.lock           held while a name and a port are taken
 //! DIR/NAME/           of who made the clone; others may pass through
+//!     .lock           held while its server is started
 //!     clone.json      what it is: record.rs
 //!     status.json     what its mount has done so far: status.rs
 //!     data/           the mount point, and the server's data directory
@@ -73,7 +74,7 @@ impl std::fmt::Display for State {
     }
 }
 
-/// Keeps others from taking a name or a port; ends on drop.
+/// Keeps others from what it was taken for, a name and a port or the start of a server; ends on drop.
 #[derive(Debug)]
 pub struct Claim {
     _lock: File,
@@ -92,8 +93,10 @@ impl Clones {
     /// Those of the file system.
     pub fn claim(&self) -> Result<Claim, CloneError> {
         // Others may pass through but not look around: the server's user must get to its data directory.
-        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.dir).map_err(|error| files::at(&self.dir, error))?;
-        let lock = files::private(&self.dir.join(".lock"))?;
+        let failed = |error| files::in_directory(&self.dir, &self.dir, error);
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.dir).map_err(failed)?;
+        let path = self.dir.join(".lock");
+        let lock = files::private(&path).map_err(|error| files::in_directory(&self.dir, &path, error))?;
         lock.lock().map_err(|error| files::at(&self.dir, error))?;
         Ok(Claim { _lock: lock })
     }
@@ -105,7 +108,7 @@ impl Clones {
     pub fn names(&self) -> Result<Vec<String>, CloneError> {
         let entries = match fs_err::read_dir(&self.dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
+            entries => entries.map_err(|error| files::in_directory(&self.dir, &self.dir, error))?,
         };
         let mut names = Vec::new();
         for entry in entries {
@@ -211,6 +214,10 @@ impl ThinClone {
         self.folder.join("mount.log")
     }
 
+    fn lock_file(&self) -> PathBuf {
+        self.folder.join(".lock")
+    }
+
     fn status_file(&self) -> PathBuf {
         self.folder.join("status.json")
     }
@@ -219,11 +226,44 @@ impl ThinClone {
         self.folder.join("clone.json")
     }
 
+    /// Refuses whoever could not stop it, start it and remove it: neither who made it nor root. Nothing has been touched then.
+    ///
+    /// # Errors
+    /// [`CloneError::OfAnother`], [`CloneError::Closed`]; [`MountError::OfAnother`](bygone_mount::MountError) where root has mounted it.
+    pub fn check_access(&self) -> Result<(), CloneError> {
+        use rustix::fs::Access;
+        for path in [self.folder.clone(), self.record_file(), self.status_file(), self.overlay()] {
+            files::check_owner(&path)?;
+        }
+        let directory = self.folder.parent().unwrap_or(&self.folder);
+        rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|errno| files::in_directory(directory, directory, errno.into()))?;
+        match bygone_mount::Mounted::at(&self.data())? {
+            Some(mounted) => Ok(mounted.check_unmountable()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps others from starting its server; ends on drop.
+    ///
+    /// # Errors
+    /// [`CloneError::Starting`] if another process has it; those of the file system.
+    pub fn begin_start(&self) -> Result<Claim, CloneError> {
+        let path = self.lock_file();
+        let lock = files::private(&path).map_err(|error| files::at(&path, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Claim { _lock: lock }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(CloneError::Starting { name: self.name.clone() }),
+            Err(std::fs::TryLockError::Error(error)) => Err(files::at(&path, error)),
+        }
+    }
+
     /// Reads what it is.
     ///
     /// # Errors
-    /// [`CloneError::Record`].
+    /// [`CloneError::Record`], [`CloneError::OfAnother`].
     pub fn record(&self) -> Result<Record, CloneError> {
+        files::check_owner(&self.record_file())?;
         Record::read(&self.record_file())
     }
 

@@ -28,6 +28,9 @@ use crate::overlay::Overlay;
 use crate::pool::{Deadlines, Pool};
 use crate::stats::Counters;
 
+/// By which the kernel lists a mount as ours: as the device, and as the kind of FUSE.
+pub(crate) const NAME: &str = "bygone";
+
 const MAX_SESSION_THREADS: usize = 4;
 /// So many session threads more, which may wait in a sync.
 const SYNCING_THREADS: usize = 2;
@@ -64,8 +67,8 @@ impl Session {
         let sync = Pool::new("mount-sync", sync_threads);
         let mut config = fuser::Config::default();
         config.mount_options = vec![
-            MountOption::FSName(options.name.clone()),
-            MountOption::Subtype("bygone".to_owned()),
+            MountOption::FSName(NAME.to_owned()),
+            MountOption::Subtype(NAME.to_owned()),
             MountOption::DefaultPermissions,
             MountOption::NoSuid,
             MountOption::NoDev,

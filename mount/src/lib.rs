@@ -14,7 +14,7 @@ mod pool;
 mod source;
 mod stats;
 
-pub use mount::{Mount, MountError, MountHandle, unmount};
+pub use mount::{Mount, MountError, MountHandle, Mounted, check_mountpoint, unmount};
 pub use options::{Options, OverlayOptions};
 pub use overlay::Owner;
 pub use source::{Attr, Entry, FileId, Keep, Kind, Source, SourceError};

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod table;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,9 @@ use fs_err as fs;
 use parking_lot::{Condvar, Mutex};
 use rustix::mount::UnmountFlags;
 
+pub use self::check::check_mountpoint;
 pub use self::error::MountError;
+pub use self::table::Mounted;
 use crate::fuse::{Session, Tuning};
 use crate::options::Options;
 use crate::overlay::disk::Folder;
@@ -38,7 +41,10 @@ impl Mount {
     /// # Errors
     /// [`MountError`]; its `hint` says what to do. Nothing is left mounted.
     pub fn start(source: Arc<dyn Source>, options: &Options) -> Result<MountHandle, MountError> {
-        check::mountpoint(&options.mountpoint)?;
+        let mountpoint = check_mountpoint(&options.mountpoint)?;
+        if let Some(overlay) = &options.overlay {
+            check::overlay(&overlay.path, &mountpoint)?;
+        }
         check::device()?;
         raise_file_limit();
         let counters = Arc::new(Counters::default());
@@ -182,12 +188,12 @@ impl Drop for MountHandle {
     }
 }
 
-/// Unmounts whatever FUSE file system is at `path`, also one whose daemon has died. `lazy`: at once, though files are open there.
+/// Unmounts a mount of ours, also one whose daemon has died. `lazy`: at once, though files are open there.
 ///
 /// # Errors
-/// [`MountError::Busy`], [`MountError::NotMounted`], or the system's.
+/// [`MountError::Busy`], [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::OfAnother`], or the system's.
 pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
-    let path = std::path::absolute(path).map_err(|source| MountError::Unmount { path: path.to_owned(), source })?;
+    let path = check::unmountable(path)?.path;
     let mut flags = UnmountFlags::NOFOLLOW;
     if lazy {
         flags |= UnmountFlags::DETACH;

@@ -19,8 +19,6 @@ pub struct OverlayOptions {
 pub struct Options {
     /// An empty directory.
     pub mountpoint: PathBuf,
-    /// What `mount` and `df` show as the device.
-    pub name: String,
     /// Whether other users than the one who mounts may look inside. Ordinary users need `user_allow_other` in /etc/fuse.conf for it.
     pub allow_other: bool,
     /// Whom the source's files are shown to belong to, if not to whom the source says.
@@ -44,7 +42,6 @@ impl Options {
     pub fn new(mountpoint: impl Into<PathBuf>) -> Self {
         Self {
             mountpoint: mountpoint.into(),
-            name: "bygone".to_owned(),
             allow_other: false,
             owner: None,
             overlay: None,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bygone_mount::MountError;
 use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
 
 use super::Context;
 use super::moment::MomentArgs;
@@ -108,18 +109,23 @@ fn mount(clone: &ThinClone, record: &Record, context: &Context) -> anyhow::Resul
 
 fn start(args: &StartArgs, clones: &Clones, context: &Context) -> anyhow::Result<ExitCode> {
     let clone = clones.find(&args.name)?;
+    clone.check_access()?;
     let mut record = clone.record()?;
+    let _starting = (clone.state() != State::Running).then(|| clone.begin_start()).transpose()?;
     let state = clone.state();
     if state == State::Running {
-        print(&format!("clone {} is running already: {}\n", clone.name(), how_to_connect(&clone, &record)));
+        let text = || format!("clone {} is running already: {}", clone.name(), how_to_connect(&clone, &record));
+        print_either(context, || list::as_json(&clone), text);
         return Ok(ExitCode::SUCCESS);
     }
     let began = Instant::now();
     if state != State::Mounted {
         clear(&clone)?;
     }
+    server::end_leftovers(&clone)?;
     if let Some(wanted) = args.port {
-        port::check(wanted)?;
+        let claim = clones.claim()?;
+        port::check_wanted(clones, &claim, wanted, Some(clone.name()))?;
         record.port = wanted;
         clone.put_record(&record)?;
     }
@@ -131,7 +137,7 @@ fn start(args: &StartArgs, clones: &Clones, context: &Context) -> anyhow::Result
     }
     let mounted = began.elapsed();
     let warming = warm::begin(&clone);
-    server::remove_stale_pid_file(&clone)?;
+    server::remove_stale_files(&clone)?;
     let server = server_of(&clone, &record, context)?;
     if let Err(error) = server.start() {
         // What it reads keeps the mount busy.
@@ -148,7 +154,7 @@ fn start(args: &StartArgs, clones: &Clones, context: &Context) -> anyhow::Result
 
 /// Ends what a process that served the mount and died has left: a server without files, and a dead mount point.
 fn clear(clone: &ThinClone) -> anyhow::Result<()> {
-    server::end_orphan(clone)?;
+    server::end_leftovers(clone)?;
     if clone.state() == State::Dead {
         bygone_mount::unmount(&clone.data(), true)?;
     }
@@ -156,15 +162,19 @@ fn clear(clone: &ThinClone) -> anyhow::Result<()> {
 }
 
 fn stop(clone: &ThinClone, context: &Context) -> anyhow::Result<ExitCode> {
+    clone.check_access()?;
     match clone.state() {
         State::Stopped | State::Dead => clear(clone)?,
         State::Running => {
             server_of(clone, &clone.record()?, context)?.stop(false)?;
             unmount(clone)?;
         }
-        State::Mounted => unmount(clone)?,
+        State::Mounted => {
+            server::end_leftovers(clone)?;
+            unmount(clone)?;
+        }
     }
-    print(&format!("clone {} is stopped\n", clone.name()));
+    print_either(context, || list::as_json(clone), || format!("clone {} is stopped", clone.name()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -191,13 +201,17 @@ fn unmount(clone: &ThinClone) -> anyhow::Result<()> {
 }
 
 fn destroy(args: &DestroyArgs, clone: &ThinClone, context: &Context) -> anyhow::Result<ExitCode> {
-    let local = indicatif::HumanBytes(clone.local_bytes());
-    if args.dry_run {
-        print(&format!("would remove clone {}, which is {}, and {local} of local writes\n", clone.name(), clone.state()));
-        return Ok(ExitCode::SUCCESS);
+    clone.check_access()?;
+    let (name, bytes, state) = (clone.name(), clone.local_bytes(), clone.state());
+    let local = indicatif::HumanBytes(bytes);
+    if !args.dry_run {
+        tear_down(clone, context)?;
     }
-    tear_down(clone, context)?;
-    print(&format!("clone {} and {local} of local writes are removed\n", clone.name()));
+    let document = || json!({ "name": name, "removed": !args.dry_run, "state": state.to_string(), "local_bytes": bytes });
+    print_either(context, document, || match args.dry_run {
+        true => format!("would remove clone {name}, which is {state}, and {local} of local writes"),
+        false => format!("clone {name} and {local} of local writes are removed"),
+    });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -249,8 +263,18 @@ fn report(clone: &ThinClone, record: &Record, took: &Took, context: &Context) {
     ));
 }
 
+/// One JSON value for programs, or a line for people.
+fn print_either(context: &Context, document: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
+    print(&format!("{}\n", if context.json { document().to_string() } else { text() }));
+}
+
+/// As whom Postgres trusts, whatever the rules of production are: root is nobody to it.
 fn how_to_connect(clone: &ThinClone, record: &Record) -> String {
-    format!("psql -h {} -p {}", clone.server_dir().display(), record.port)
+    let psql = format!("psql -h {} -p {}", clone.server_dir().display(), record.port);
+    let user = &record.user;
+    // A user that this host does not know has a number for a name.
+    let is_other = user.uid != rustix::process::geteuid().as_raw() && user.name != user.uid.to_string();
+    if is_other { format!("runuser -u {} -- {psql}", user.name) } else { psql }
 }
 
 /// Asks the process that serves the mount for its present figures; those of the last second, if it does not answer soon.

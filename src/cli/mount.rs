@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bygone_mount::{MountError, MountHandle, Options, OverlayOptions, Owner};
+use serde_json::{Value, json};
 
 use super::Context;
 use super::moment::{MomentArgs, open_first};
@@ -37,6 +38,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let mountpoint = bygone_mount::check_mountpoint(&args.directory)?;
     if !args.foreground {
         let mut command = std::process::Command::new(std::env::current_exe().context("find this program")?);
         command.args(std::env::args_os().skip(1)).arg("--foreground");
@@ -48,12 +50,14 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
             Err(code) => code,
         });
     }
-    let mountpoint = fs_err::canonicalize(&args.directory)?;
     let owner = owner(args.owner.as_deref(), &mountpoint)?;
     let started = Instant::now();
     if args.moment.at.is_none() && args.overlay.is_none() {
         let (archive, _catalog) = open_first(context, |archive| Ok(archive.catalog()?))?;
-        let text = format!("mounted {}: at/MOMENT latest/ backup/ wal/ .bygone/", archive.folder);
+        let text = match context.json {
+            true => json!({ "directory": mountpoint, "cluster": archive.folder.to_string() }).to_string(),
+            false => format!("mounted {}: at/MOMENT latest/ backup/ wal/ .bygone/", archive.folder),
+        };
         let house = House::new(Browser::new(archive, args.moment.timeline, owner), owner);
         serve(Arc::new(house), &mount_options(&mountpoint, owner, context), &Quiet(text))?;
         return Ok(ExitCode::SUCCESS);
@@ -64,7 +68,10 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
         // Nobody could make the files those of the moment.
         return Err(OpenError::NoMountpoint { why: Some(why.clone()) }.into());
     }
-    let text = describe(&opened, started.elapsed());
+    let text = match context.json {
+        true => as_json(&archive, &opened, &mountpoint, started.elapsed()).to_string(),
+        false => format!("mounted {}; ready in {:.2} s", describe_point(&opened), started.elapsed().as_secs_f64()),
+    };
     let mut mount = mount_options(&mountpoint, owner, context);
     mount.overlay = args.overlay.clone().map(|path| OverlayOptions { path, identity: identity(&archive, &opened) });
     serve(Arc::new(opened.view), &mount, &Quiet(text))?;
@@ -116,8 +123,20 @@ pub(super) fn describe_point(opened: &Opened) -> String {
     format!("{}{commit}; backup {}; {who}", opened.resolved.point, opened.resolved.backup)
 }
 
-fn describe(opened: &Opened, took: Duration) -> String {
-    format!("mounted {}; ready in {:.2} s", describe_point(opened), took.as_secs_f64())
+fn as_json(archive: &Archive, opened: &Opened, mountpoint: &Path, took: Duration) -> Value {
+    let point = &opened.resolved.point;
+    json!({
+        "directory": mountpoint,
+        "cluster": archive.folder.to_string(),
+        "lsn": point.lsn.to_string(),
+        "timeline": point.timeline.0,
+        "last_commit": opened.resolved.last_commit.map(|time| time.to_string()),
+        "backup": opened.resolved.backup.to_string(),
+        "replay": opened.replay.word(),
+        "checkpoint": opened.pinned().checkpoint.map(|lsn| lsn.to_string()),
+        "fell_back": opened.fell_back,
+        "seconds": took.as_secs_f64(),
+    })
 }
 
 /// User and group that the files belong to: a server insists on owning its data directory.

@@ -16,7 +16,7 @@ use signal_hook::iterator::Signals;
 
 use super::report::print;
 
-/// What a process in the background says on its standard output once the files are there, before a line for the user.
+/// What a process in the background says on its standard output once the files are there, before a line for the user. A line of JSON stands alone.
 const READY: &str = "ready";
 
 /// How often a watch ticks.
@@ -39,7 +39,8 @@ pub(super) fn serve(source: Arc<dyn Source>, options: &Options, watch: &impl Wat
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).context("catch signals")?;
     let control = signals.handle();
     let mount = Mount::start(source, options)?;
-    print(&format!("{READY}\n{}\n", watch.ready(&mount)?));
+    let line = watch.ready(&mount)?;
+    print(&if is_json(&line) { format!("{line}\n") } else { format!("{READY}\n{line}\n") });
     let ended = AtomicBool::new(false);
     let result = std::thread::scope(|threads| {
         threads.spawn(|| {
@@ -68,6 +69,10 @@ pub(super) fn serve(source: Arc<dyn Source>, options: &Options, watch: &impl Wat
     Ok(result?)
 }
 
+fn is_json(line: &str) -> bool {
+    line.starts_with('{')
+}
+
 fn unmount(mount: &MountHandle) {
     if let Err(error) = mount.unmount() {
         tracing::error!(hint = error.hint(), "still mounted: {error}");
@@ -91,6 +96,9 @@ pub(super) fn in_background(mut command: Command) -> anyhow::Result<Result<Strin
     let out = child.stdout.take().context("read what the mount says")?;
     let mut lines = BufReader::new(out).lines();
     let ready = lines.next().transpose().context("read what the mount says")?;
+    if let Some(line) = ready.as_ref().filter(|line| is_json(line)) {
+        return Ok(Ok(line.clone()));
+    }
     if ready.as_deref() != Some(READY) {
         drop(told.map(JoinHandle::join));
         let code = child.wait().context("wait for the mount")?.code().and_then(|code| u8::try_from(code).ok());

@@ -12,6 +12,8 @@ use crate::pg::Major;
 pub enum CloneError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Mount(#[from] bygone_mount::MountError),
     #[error("a clone cannot be called {name:?}")]
     BadName { name: String },
     #[error("there is a clone {name} already")]
@@ -28,8 +30,20 @@ pub enum CloneError {
     OutOfReach { path: PathBuf, user: String },
     #[error("the path of the server's socket would be too long: {}", path.display())]
     SocketPath { path: PathBuf },
+    #[error("{} belongs to {owner}", path.display())]
+    OfAnother { path: PathBuf, owner: String },
+    #[error("clones in {} are closed to this user", directory.display())]
+    Closed {
+        directory: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("clone {name} is being started by another process")]
+    Starting { name: String },
     #[error("port {port} is in use")]
     PortInUse { port: u16 },
+    #[error("port {port} is that of clone {name}")]
+    PortOfClone { port: u16, name: String },
     #[error("no free port was found")]
     NoPort,
     #[error("the programs of Postgres {major} are not on this host")]
@@ -41,7 +55,12 @@ pub enum CloneError {
         source: std::io::Error,
     },
     #[error("Postgres did not {what}")]
-    Server { what: &'static str, said: String, log: PathBuf },
+    Server {
+        what: &'static str,
+        said: String,
+        /// `None` if it has been removed.
+        log: Option<PathBuf>,
+    },
     #[error("{} is still mounted", path.display())]
     StillMounted { path: PathBuf },
     #[error("process {pid} does not end")]
@@ -72,13 +91,20 @@ impl Advice for CloneError {
                     .to_owned()
             }
             CloneError::SocketPath { .. } => "Set clone.directory to a shorter path.".to_owned(),
-            CloneError::PortInUse { .. } | CloneError::NoPort => "Choose one with --port.".to_owned(),
+            CloneError::Mount(error) => return error.hint(),
+            CloneError::Unknown { .. } => "Those that there are: bygone clone list".to_owned(),
+            CloneError::OfAnother { owner, .. } => format!("Run this as {owner}, or as root."),
+            CloneError::Closed { .. } => {
+                "Run this as whoever made them, or as root, or keep clones of your own: set clone.directory to a directory of yours."
+                    .to_owned()
+            }
+            CloneError::PortInUse { .. } | CloneError::PortOfClone { .. } | CloneError::NoPort => "Choose one with --port.".to_owned(),
             CloneError::NoPrograms { .. } => "Install that version, or say where it is with cluster.NAME.bin-directory.".to_owned(),
-            CloneError::Server { log, .. } => format!("Its log is {}.", log.display()),
+            CloneError::Server { log, .. } => return log.as_ref().map(|log| format!("Its log is {}.", log.display())),
             CloneError::StillMounted { path } => {
                 format!("Somebody has a file open there or works in it (fuser -vm {} shows who).", path.display())
             }
-            CloneError::Io(_) | CloneError::Unknown { .. } | CloneError::Program { .. } | CloneError::Undying { .. } => return None,
+            CloneError::Io(_) | CloneError::Program { .. } | CloneError::Starting { .. } | CloneError::Undying { .. } => return None,
         })
     }
 }

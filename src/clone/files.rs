@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::CloneError;
+use super::{CloneError, User};
 
 /// An error with its path.
 pub(super) fn at(path: &Path, error: std::io::Error) -> CloneError {
@@ -13,8 +13,8 @@ pub(super) fn at(path: &Path, error: std::io::Error) -> CloneError {
 }
 
 /// Opens a file for writing, made with mode 0600 if there is none.
-pub(super) fn private(path: &Path) -> Result<File, CloneError> {
-    File::options().create(true).append(true).mode(0o600).open(path).map_err(|error| at(path, error))
+pub(super) fn private(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).mode(0o600).open(path)
 }
 
 /// Puts a file in place of the one of that name, if there is any. A reader sees the old one or the new one, also after a crash.
@@ -56,19 +56,36 @@ pub(super) enum Mounted {
 
 /// Asks the process behind the mount how full it is: that the kernel never answers from memory.
 pub(super) fn mounted(dir: &Path) -> Mounted {
+    let is_listed = || bygone_mount::Mounted::at(dir).is_ok_and(|mounted| mounted.is_some());
     match rustix::fs::statfs(dir) {
         Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => Mounted::Dead,
-        Err(_) => Mounted::No,
-        Ok(_) if is_listed(dir) => Mounted::Yes,
-        Ok(_) => Mounted::No,
+        // A mount of an ordinary user is closed to root too.
+        Ok(_) | Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) if is_listed() => Mounted::Yes,
+        _ => Mounted::No,
     }
 }
 
-/// Does the kernel list a mount at exactly this directory?
-fn is_listed(dir: &Path) -> bool {
-    let Ok(real) = fs_err::canonicalize(dir) else { return false };
-    let mounts = fs_err::read_to_string("/proc/self/mounts").unwrap_or_default();
-    // The kernel writes blanks and the like as octal escapes; a path of ours has none but in the directory that the user chose.
-    let written = real.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
-    mounts.lines().any(|line| line.split(' ').nth(1) == Some(&written))
+/// An error in the directory of clones, or in what is at its top.
+pub(super) fn in_directory(directory: &Path, path: &Path, error: std::io::Error) -> CloneError {
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        return CloneError::Closed { directory: directory.to_owned(), source: error };
+    }
+    at(path, error)
+}
+
+/// Refuses whoever may not change a file, or what is in a directory: neither its owner nor root.
+pub(super) fn check_owner(path: &Path) -> Result<(), CloneError> {
+    let me = rustix::process::geteuid();
+    if me.is_root() {
+        return Ok(());
+    }
+    match fs_err::symlink_metadata(path) {
+        Ok(meta) if meta.uid() != me.as_raw() => {
+            let number = meta.uid().to_string();
+            let owner = User::find(&number).map_or(number, |user| user.name);
+            Err(CloneError::OfAnother { path: path.to_owned(), owner })
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }

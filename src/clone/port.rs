@@ -13,19 +13,35 @@ const COUNT: u16 = 10_000;
 /// The search begins anywhere: two clones made at the same moment in two directories, which do not know of each other, shall not meet.
 ///
 /// # Errors
-/// [`CloneError::PortInUse`] for a wanted one, [`CloneError::NoPort`].
-pub fn choose(clones: &Clones, _claim: &Claim, wanted: Option<u16>) -> Result<u16, CloneError> {
+/// Those of [`check_wanted`]; [`CloneError::NoPort`].
+pub fn choose(clones: &Clones, claim: &Claim, wanted: Option<u16>) -> Result<u16, CloneError> {
     if let Some(port) = wanted {
-        return check(port).map(|()| port);
+        return check_wanted(clones, claim, port, None).map(|()| port);
     }
-    let mut taken = Vec::new();
-    for name in clones.names()? {
-        // One whose record cannot be read takes no port that could be known.
-        taken.extend(clones.find(&name)?.record().map(|record| record.port));
-    }
+    let taken: Vec<u16> = taken(clones)?.into_iter().map(|(_, port)| port).collect();
     let begin = getrandom::u32().unwrap_or_default();
     let ports = (0..COUNT).map(|n| FIRST + u16::try_from(begin.wrapping_add(u32::from(n)) % u32::from(COUNT)).unwrap_or(n));
     ports.into_iter().find(|port| !taken.contains(port) && is_free(*port)).ok_or(CloneError::NoPort)
+}
+
+/// Refuses a port that somebody listens on, or that another clone than `own` has, running or not.
+///
+/// # Errors
+/// [`CloneError::PortOfClone`], [`CloneError::PortInUse`].
+pub fn check_wanted(clones: &Clones, _claim: &Claim, wanted: u16, own: Option<&str>) -> Result<(), CloneError> {
+    match taken(clones)?.into_iter().find(|(name, port)| *port == wanted && own != Some(name)) {
+        Some((name, port)) => Err(CloneError::PortOfClone { port, name }),
+        None => check(wanted),
+    }
+}
+
+/// Clones' ports. One whose record cannot be read takes none that could be known.
+fn taken(clones: &Clones) -> Result<Vec<(String, u16)>, CloneError> {
+    let mut taken = Vec::new();
+    for name in clones.names()? {
+        taken.extend(clones.find(&name)?.record().map(|record| (name, record.port)));
+    }
+    Ok(taken)
 }
 
 /// Refuses a port that somebody listens on.

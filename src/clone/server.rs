@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal};
 
 use super::{CloneError, ThinClone, User, preload};
 use crate::pg::Major;
+use crate::view::settings::HBA;
 
 /// Lines of the server's log that an error quotes.
 const QUOTED_LINES: usize = 12;
@@ -124,6 +125,25 @@ impl Server {
         Ok(trimmed.left_out)
     }
 
+    /// Lets the server's user connect as anybody, where production's rules are not part of the backup: nobody else gets to the socket. Only those of the
+    /// view that are ours are replaced.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open_to_owner(&self) -> Result<(), CloneError> {
+        use std::io::Write as _;
+        use std::os::unix::fs::PermissionsExt as _;
+        let rules = self.clone.data().join("pg_hba.conf");
+        if fs_err::read_to_string(&rules)? != HBA {
+            return Ok(());
+        }
+        fs_err::set_permissions(self.clone.server_dir(), std::fs::Permissions::from_mode(0o700))?;
+        self.append_setting("unix_socket_permissions", "0700")?;
+        let mut file = fs_err::OpenOptions::new().write(true).truncate(true).open(rules)?;
+        file.write_all(HBA.replace("local all all peer", "local all all trust").as_bytes())?;
+        Ok(file.sync_all()?)
+    }
+
     /// The last line of a name wins in `postgresql.auto.conf`. Synced, as `ALTER SYSTEM` does: a mount that dies keeps what was.
     fn append_setting(&self, name: &str, value: &str) -> Result<(), CloneError> {
         use std::io::Write as _;
@@ -194,7 +214,7 @@ impl Server {
         let text = String::from_utf8_lossy(source);
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let said = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n");
-        CloneError::Server { what, said, log: self.log() }
+        CloneError::Server { what, said, log: Some(self.log()) }
     }
 }
 
@@ -222,38 +242,65 @@ fn is_process_of(pid: u32, clone: &ThinClone) -> bool {
     fs_err::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(wanted.len()).any(|part| part == wanted))
 }
 
-/// Ends a server whose data directory has gone, so that `pg_ctl` cannot: as an immediate stop does, by force if it does not listen.
+/// Ends all that is left of a server which is no longer known to run: its data directory has gone, or its first process was killed. As an immediate stop
+/// does, by force where that does not help. A server that is just being started ends as well.
 ///
 /// # Errors
 /// [`CloneError::Undying`].
-pub fn end_orphan(clone: &ThinClone) -> Result<(), CloneError> {
-    pid(clone).map_or(Ok(()), end)
+pub fn end_leftovers(clone: &ThinClone) -> Result<(), CloneError> {
+    let mut left = processes(clone);
+    for signal in [Signal::QUIT, Signal::KILL] {
+        for process in left.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
+            // It may have ended by itself meanwhile.
+            let _gone = rustix::process::kill_process(process, signal);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        left.retain(|pid| !has_ended(*pid, deadline.saturating_duration_since(Instant::now())));
+    }
+    left.first().map_or(Ok(()), |pid| Err(CloneError::Undying { pid: *pid }))
 }
 
-/// Removes the `postmaster.pid` of a server whose data directory had gone: it could not do so itself. Postgres would take any process that has its
-/// number now for it. Whoever mounts a clone has it alone: only a server that is still dying can have been left.
+/// The processes of a clone's server, the first one or not: they work in its data directory, or were started on it. One that has ended and that nobody
+/// has waited for has neither, nor has another process that got its number.
+fn processes(clone: &ThinClone) -> Vec<u32> {
+    let data = clone.data();
+    let real = fs_err::canonicalize(&clone.folder).map_or_else(|_| data.clone(), |folder| folder.join("data"));
+    let names = fs_err::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let is_of_server = |pid: &u32| {
+        let process = Path::new("/proc").join(pid.to_string());
+        let is_postgres = || fs_err::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == "postgres");
+        let works_there = || fs_err::read_link(process.join("cwd")).is_ok_and(|directory| directory == real);
+        let started_there = || fs_err::read(process.join("cmdline")).is_ok_and(|line| has_data_directory(&line, &data));
+        is_postgres() && (works_there() || started_there())
+    };
+    names.filter_map(|name| name.to_str()?.parse().ok()).filter(is_of_server).collect()
+}
+
+/// Does a command line say `-D` and this directory?
+fn has_data_directory(line: &[u8], data: &Path) -> bool {
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    words.windows(2).any(|pair| matches!(pair, [b"-D", directory] if *directory == data.as_os_str().as_encoded_bytes()))
+}
+
+/// Removes what a server that was killed, or whose data directory had gone, has left: `postmaster.pid`, its socket and the socket's lock. Postgres would
+/// take any process that has its number now for it. To be called once [`end_leftovers`] has, by whoever keeps others from starting the server.
 ///
 /// # Errors
-/// [`CloneError::Undying`]; those of the file system.
-pub fn remove_stale_pid_file(clone: &ThinClone) -> Result<(), CloneError> {
-    let path = clone.data().join("postmaster.pid");
-    let Ok(text) = fs_err::read_to_string(&path) else { return Ok(()) };
-    if let Some(pid) = text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|pid| is_process_of(*pid, clone)) {
-        end(pid)?;
-    }
-    Ok(fs_err::remove_file(&path)?)
-}
-
-fn end(pid: u32) -> Result<(), CloneError> {
-    for signal in [Signal::QUIT, Signal::KILL] {
-        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(CloneError::Undying { pid })?;
-        // It may have ended by itself meanwhile.
-        let _gone = rustix::process::kill_process(process, signal);
-        if has_ended(pid, PATIENCE) {
-            return Ok(());
+/// Those of the file system.
+pub fn remove_stale_files(clone: &ThinClone) -> Result<(), CloneError> {
+    let remove = |path: PathBuf| match fs_err::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    remove(clone.data().join("postmaster.pid"))?;
+    remove(clone.server_dir().join("pid"))?;
+    for entry in fs_err::read_dir(clone.server_dir())? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".s.PGSQL.") {
+            remove(entry.path())?;
         }
     }
-    Err(CloneError::Undying { pid })
+    Ok(())
 }
 
 /// Waits for a process to end; `false` if it does not in time.
@@ -296,6 +343,20 @@ mod tests {
         if !Path::new("/usr/lib/postgresql/17/bin").exists() {
             assert_eq!(find(Major::V17).unwrap().bin, dir.path());
         }
+    }
+
+    #[test]
+    fn a_command_line_names_its_data_directory_in_full() {
+        let data = Path::new("/clones/one/data");
+        assert!(has_data_directory(b"/bin/postgres\0-D\0/clones/one/data\0-p\x001\0", data));
+        assert!(!has_data_directory(b"/bin/postgres\0-D\0/clones/one/data2\0", data));
+        assert!(!has_data_directory(b"vi\0/clones/one/data\0", data));
+        assert!(!has_data_directory(b"", data));
+    }
+
+    #[test]
+    fn the_rules_of_a_view_let_nobody_in_but_where_they_are_made_for_a_clone() {
+        assert_eq!(HBA.matches("local all all peer").count(), 1);
     }
 
     #[test]

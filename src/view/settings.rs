@@ -29,7 +29,7 @@ pub struct Target {
 }
 
 /// What every server on a view gets. Value by value the reason, since each is an override of what somebody chose for production.
-const ISOLATION: [(&str, &str, &str); 16] = [
+const ISOLATION: [(&str, &str, &str); 20] = [
     ("archive_mode", "off", "its WAL is not production's"),
     ("archive_command", "''", "and must never be pushed beside it"),
     ("archive_cleanup_command", "''", "it would remove WAL from production's archive"),
@@ -42,6 +42,10 @@ const ISOLATION: [(&str, &str, &str); 16] = [
     ("autovacuum", "off", "it would read the whole cluster through the mount"),
     ("listen_addresses", "'localhost'", "clients of production must not find it"),
     ("logging_collector", "off", "its log goes where it was started from, not into production's files"),
+    ("log_destination", "'stderr'", "nor into this host's syslog"),
+    ("syslog_ident", "'bygone'", "and never under production's name"),
+    ("event_source", "'bygone'", "nor here"),
+    ("unix_socket_group", "''", "the group may not exist here, and the server's user need not be in it"),
     ("external_pid_file", "'bygone_server.pid'", "production's own must not be overwritten"),
     ("ssl", "off", "its key and certificate may lie outside the data directory"),
     ("shared_buffers", "'128MB'", "sized for a guest on this machine; raise it if the clone is to work hard"),
@@ -141,6 +145,9 @@ mod tests {
         let text = auto_conf(Major::V14, copied, &Start::Cold, &[]);
         assert!(text.contains("work_mem = '64MB'\n") && text.contains("stats_temp_directory = 'pg_stat_tmp'"));
         assert!(!text.contains("archive-push") && !text.contains("archive_mode=on") && !text.contains("recovery_target_xid"));
+        for ours in ["log_destination = 'stderr'", "logging_collector = off", "syslog_ident = 'bygone'", "unix_socket_group = ''"] {
+            assert!(text.contains(ours), "{ours}: {text}");
+        }
         assert!(text.contains("archive_mode = off") && text.contains("archive_command = ''") && text.contains("restore_command = ''"));
     }
 

@@ -1,5 +1,8 @@
 //! A clone is the past with a server on it: its own writes, its own port, and nothing of it touches production.
 
+mod careful;
+mod crashed;
+
 use bygone::pg::Lsn;
 use serde_json::Value;
 
@@ -22,6 +25,7 @@ impl Past {
         let cluster = TestCluster::builder(major).archiving(&world).conf("fsync = on").start(&world);
         TestRepository::init(&world, 1, &cluster);
         cluster.configure(&["shared_preload_libraries = 'pg_cron, pg_stat_statements, surely_missing'"]);
+        cluster.configure(&["unix_socket_group = 'surely_missing'", "log_destination = 'syslog'", "syslog_ident = 'production'"]);
         // What production's own recoveries have left in its files.
         let touch = format!("'touch {}'", world.join("touched").display());
         cluster.configure(&[&format!("archive_cleanup_command = {touch}"), &format!("recovery_end_command = {touch}")]);
@@ -86,8 +90,8 @@ fn clone_shows_the_past_and_keeps_its_writes_until_it_is_destroyed() {
     assert_eq!(past.psql("then", "select count(*) from t"), "2000");
     assert_eq!(past.cluster.psql("select count(*) from t"), "0");
     let settings = "select string_agg(current_setting(name), ' ' order by name) from pg_settings \
-                    where name in ('archive_mode', 'shared_preload_libraries', 'listen_addresses')";
-    assert_eq!(past.psql("then", settings), "off localhost pg_stat_statements");
+                    where name in ('archive_mode', 'shared_preload_libraries', 'listen_addresses', 'log_destination', 'syslog_ident', 'unix_socket_group')";
+    assert_eq!(past.psql("then", settings), "off localhost stderr pg_stat_statements bygone");
     past.psql("then", "create table mine as select 1 as a; delete from t where id <= 500; checkpoint");
     let running = past.one("then");
     assert_eq!(running["state"], "running");
@@ -173,7 +177,9 @@ fn clone_may_be_replayed_by_postgres_and_belong_to_an_ordinary_user() {
     clone(&["start", "then", "--port", "15999"]).ok();
     assert_eq!(past.one("then")["port"], 15_999);
     assert_eq!(past.psql("then", "select count(*) from t"), "2000");
-    clone(&["destroy", "then"]).ok();
+    // Root may, though it cannot look into a user's mount.
+    past.clone(&["destroy", "then"]).ok();
+    assert!(!past.clones().dir().join("then").exists());
     assert!(!past.world.join("touched").exists(), "a command of production was run");
 }
 
@@ -202,6 +208,7 @@ fn clone_that_cannot_be_made_leaves_nothing() {
     past.cluster.configure(&["no_such_setting = 1"]);
     past.world.bygone(["backup"]).ok();
     past.cluster.switch_wal();
-    past.clone(&["create", "then", "--at", "latest"]).fails().says("no_such_setting");
+    let ran = past.clone(&["create", "then", "--at", "latest"]).fails().says("no_such_setting");
+    assert!(!ran.stderr.contains("server/log"), "the log is not there any more: {ran}");
     assert!(past.list().is_empty());
 }

@@ -34,7 +34,7 @@ pub enum MountError {
         path: PathBuf,
     },
     /// A mount whose daemon has died is in the way.
-    #[error("a dead mount is at {}", path.display())]
+    #[error("the process of the mount at {} has died", path.display())]
     Dead {
         /// The mount point.
         path: PathBuf,
@@ -84,6 +84,14 @@ pub enum MountError {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The overlay's files would be hidden by the mount, or the mount stand among them.
+    #[error("overlay {} and mount point {} lie one in the other", path.display(), mountpoint.display())]
+    OverlayAtMountpoint {
+        /// The overlay's directory.
+        path: PathBuf,
+        /// The mount point.
+        mountpoint: PathBuf,
+    },
     /// No thread could be started.
     #[error("no thread for the mount")]
     Thread(#[source] io::Error),
@@ -98,6 +106,24 @@ pub enum MountError {
     NotMounted {
         /// The path given.
         path: PathBuf,
+    },
+    /// Something else is mounted there.
+    #[error("what is mounted at {} is not ours but {kind} ({source_name})", path.display())]
+    NotOurs {
+        /// The path given.
+        path: PathBuf,
+        /// The kind of file system.
+        kind: String,
+        /// What it is a mount of.
+        source_name: String,
+    },
+    /// Another user mounted it, and only he and root may unmount it.
+    #[error("{} was mounted by user {user}", path.display())]
+    OfAnother {
+        /// The path given.
+        path: PathBuf,
+        /// His number.
+        user: u32,
     },
     /// The system refused to unmount.
     #[error("{} cannot be unmounted", path.display())]
@@ -118,9 +144,9 @@ impl MountError {
         Some(match self {
             Self::Missing { path } => format!("Make the directory first: mkdir {}", path.display()),
             Self::NotEmpty { .. } => "Give an empty directory: what is in it would be hidden.".to_owned(),
-            Self::InUse { path } => format!("Is it mounted already? Unmount it first: umount {}", path.display()),
+            Self::InUse { path } => format!("Is it mounted already? Unmount it first: bygone umount {}", path.display()),
             Self::Dead { path } => {
-                format!("Its daemon has died. Remove what is left of it: umount -l {0} (or fusermount3 -uz {0})", path.display())
+                format!("Clear what is left of it: bygone umount {}", path.display())
             }
             Self::Device { source } if source.kind() == io::ErrorKind::NotFound => {
                 "Load the kernel module (modprobe fuse); in a container, pass the device in (--device /dev/fuse --cap-add SYS_ADMIN)."
@@ -133,6 +159,8 @@ impl MountError {
                 "Add the line user_allow_other to /etc/fuse.conf, or run the daemon as the user who reads the mount.".to_owned()
             }
             Self::NoHelper => "Install the package fuse3, or mount as root.".to_owned(),
+            Self::OverlayAtMountpoint { .. } => "Give an overlay directory elsewhere: only its own files are in it.".to_owned(),
+            Self::OfAnother { .. } => "Unmount it as that user, or as root.".to_owned(),
             Self::OverlayInUse { .. } => "Unmount it there first, or give another overlay directory.".to_owned(),
             Self::Busy { .. } => {
                 "Somebody has a file open there or works in it (fuser -vm shows who). Stop them, or unmount lazily.".to_owned()
@@ -155,7 +183,7 @@ impl MountError {
     pub(super) fn of_mountpoint(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
         match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-            Some(rustix::io::Errno::NOTCONN) => Self::Dead { path },
+            Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => Self::Dead { path },
             Some(rustix::io::Errno::NOENT) => Self::Missing { path },
             Some(rustix::io::Errno::NOTDIR) => Self::NotADirectory { path },
             _ => Self::Unreadable { path, source: error },

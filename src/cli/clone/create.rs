@@ -10,7 +10,7 @@ use super::super::Context;
 use super::super::report::print;
 use super::list::replayed_by;
 use super::{CreateArgs, Took, WARMING, mount, report, server_of, tear_down};
-use crate::clone::{Clones, Record, ThinClone, User, port, warm};
+use crate::clone::{CloneError, Clones, Record, ThinClone, User, port, warm};
 use crate::view::open::Replay;
 
 pub(super) fn run(args: &CreateArgs, clones: &Clones, context: &Context) -> anyhow::Result<ExitCode> {
@@ -20,6 +20,7 @@ pub(super) fn run(args: &CreateArgs, clones: &Clones, context: &Context) -> anyh
     let claim = clones.claim()?;
     let port = port::choose(clones, &claim, args.port)?;
     let clone = clones.make(&claim, &args.name, &user)?;
+    let _starting = clone.begin_start()?;
     let record = Record {
         cluster: context.cluster()?.name.clone(),
         major: None,
@@ -30,17 +31,26 @@ pub(super) fn run(args: &CreateArgs, clones: &Clones, context: &Context) -> anyh
         user,
         port,
     };
-    let made = clone.put_record(&record).map_err(Into::into).and_then(|()| {
+    let mut made = clone.put_record(&record).map_err(Into::into).and_then(|()| {
         drop(claim);
         bring_up(&clone, &record, began, context)
     });
     // What did not come to be leaves nothing behind.
-    if !matches!(made, Ok(Ok(())))
-        && let Err(error) = tear_down(&clone, context)
-    {
-        tracing::warn!("what was made of clone {} is still there: {error:#}", clone.name());
+    if !matches!(made, Ok(Ok(()))) {
+        match tear_down(&clone, context) {
+            Ok(()) => made = made.map_err(without_log),
+            Err(error) => tracing::warn!("what was made of clone {} is still there: {error:#}", clone.name()),
+        }
     }
     Ok(made?.map_or_else(|code| code, |()| ExitCode::SUCCESS))
+}
+
+/// The server's log has gone with the clone: the error quotes its end.
+fn without_log(mut error: anyhow::Error) -> anyhow::Error {
+    if let Some(CloneError::Server { log, .. }) = error.downcast_mut() {
+        *log = None;
+    }
+    error
 }
 
 fn bring_up(clone: &ThinClone, record: &Record, began: Instant, context: &Context) -> anyhow::Result<Result<(), ExitCode>> {
@@ -51,6 +61,7 @@ fn bring_up(clone: &ThinClone, record: &Record, began: Instant, context: &Contex
     let warming = warm::begin(clone);
     let record = clone.record()?;
     let server = server_of(clone, &record, context)?;
+    server.open_to_owner()?;
     let left_out = server.trim_preloaded()?;
     server.start()?;
     warming.wait_for_first(WARMING);
