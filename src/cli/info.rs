@@ -29,7 +29,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let cluster = context.cluster()?;
-    let (mut documents, mut text, mut code) = (Vec::new(), String::new(), ExitCode::SUCCESS);
+    let (mut documents, mut text, mut all) = (Vec::new(), String::new(), true);
     let mut seen = Vec::new();
     for (repo, opened) in context.open_all() {
         match opened.and_then(|repository| of_repository(repo.number, repository, &cluster.name)) {
@@ -40,14 +40,14 @@ pub(super) fn run(_args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
             }
             Err(error) => {
                 documents.push(report::of_repository(repo.number, error, context.json));
-                code = ExitCode::FAILURE;
+                all = false;
             }
         }
     }
-    let archiving = archiving::of(&cluster.connection, &seen);
+    let archiving = archiving::of(&cluster.connection, &seen, all);
     text += &archiving.to_string();
     print(&if context.json { format!("{}\n", json!({ "repositories": documents, "archiver": archiving.as_json() })) } else { text });
-    Ok(code)
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What one repository holds of the cluster.

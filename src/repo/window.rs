@@ -1,7 +1,7 @@
 //! Which moments can be reached: from the end of a backup as far as the WAL goes without a hole.
 //!
-//! From: `cli::info`, and whoever must tell a user that a moment is out of reach.  In: a [`Catalog`], and where [`logged_minimally`]
-//! (super::minimal::logged_minimally).  Out: [`Window`]s. Pure.
+//! From: `cli::info`, and whoever must tell a user that a moment is out of reach.  Out: [`Window`]s. Pure.
+//! In: a [`Catalog`], and what [`logged_minimally`](super::minimal::logged_minimally) found.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

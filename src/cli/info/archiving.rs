@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::super::report::in_a_line;
 use crate::archive::archiver::{ArchiverState, archiver};
 use crate::archive::wal_file::WalFile;
 use crate::pg::{SegmentSize, Timeline};
@@ -33,11 +34,11 @@ pub(super) enum Archiving {
     NotAsked(String),
 }
 
-/// Asks the server, then the repositories for what it calls archived.
-pub(super) fn of(connection: &str, seen: &[Seen]) -> Archiving {
+/// Asks the server, then the repositories for what it calls archived. `all`: could every repository be read?
+pub(super) fn of(connection: &str, seen: &[Seen], all: bool) -> Archiving {
     let state = match archiver(connection) {
         Ok(state) => state,
-        Err(error) => return Archiving::NotAsked(error.to_string()),
+        Err(error) => return Archiving::NotAsked(in_a_line(&error)),
     };
     let own: Vec<&Seen> = seen.iter().filter(|seen| seen.folder.system_id == state.system_id).collect();
     if own.is_empty() && !seen.is_empty() {
@@ -46,7 +47,8 @@ pub(super) fn of(connection: &str, seen: &[Seen]) -> Archiving {
         expected.dedup();
         return Archiving::OtherServer { served: state.system_id, expected };
     }
-    let stored = state.last_archived.as_deref().and_then(|name| is_stored(name, &own));
+    // One that could not be read may have it.
+    let stored = state.last_archived.as_deref().and_then(|name| is_stored(name, &own)).filter(|stored| *stored || all);
     Archiving::Known { state, stored }
 }
 
