@@ -285,6 +285,15 @@ mod tests {
         let refused = acquire(&store, "lock/backup/", "backup").unwrap_err();
         assert!(matches!(&refused, LockError::Held { holder, .. } if holder.contains("elsewhere")), "{refused}");
         beat.join().unwrap();
+        // So does one that does not say whose it is.
+        store.put_new(&key("lock/backup/", 2, "held"), Bytes::from_static(b"garbage")).unwrap();
+        let beating = store.clone();
+        let beat = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            beating.put_new(&key("lock/backup/", 2, "beat-1"), Bytes::new()).unwrap();
+        });
+        assert!(matches!(acquire(&store, "lock/backup/", "backup"), Err(LockError::Held { .. })));
+        beat.join().unwrap();
     }
 
     #[test]

@@ -96,6 +96,13 @@ fn a_history_that_cannot_be_used_is_listed_and_its_timeline_has_no_path() {
 }
 
 #[test]
+fn wal_whose_history_is_missing_makes_no_timeline_that_is_followed() {
+    let catalog = World::new(&[(1, 1), (2, 2), (3, 4)], &[(2, "1\t0/2800000\tno reason\n")]).catalog();
+    assert_eq!(catalog.without_history().collect::<Vec<_>>(), [Timeline(3)]);
+    assert_eq!(catalog.newest_timeline(), Some(Timeline(2)));
+}
+
+#[test]
 fn a_backup_without_a_manifest_is_none_and_a_damaged_one_is_unusable() {
     let world = World::new(&[], &[]);
     world.put(&world.folder.backup_data("20261125-101500F", 0));
